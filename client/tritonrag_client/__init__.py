@@ -1,0 +1,1 @@
+"""Talk to tritonrag: contract, errors, and gRPC clients."""

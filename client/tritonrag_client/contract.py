@@ -1,0 +1,111 @@
+"""Names, tensors and JSON payloads that client and server agree on. Standard library alone.
+
+Model   in                                                          out
+embedder   text_input                                               embedding
+retriever  embedding, text_input, [num_passages, tenant, filter]    passage_ids, scores, passages, index_version
+generator  text_input, [retriever's outputs, options]               text_output, sources, finish_reason, degraded
+retrieve   = embedder, retriever       rag = embedder, retriever, generator
+
+STRING tensors are UTF-8. Where fewer than `num_passages` passages are allowed, a row is padded with id -1, score 0 and "".
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+EMBEDDER: Final = "embedder"
+RETRIEVER: Final = "retriever"
+GENERATOR: Final = "generator"
+RETRIEVE: Final = "retrieve"
+RAG: Final = "rag"
+
+TEXT_INPUT: Final = "text_input"  # STRING [1]
+EMBEDDING: Final = "embedding"  # FP32 [dim], unit length
+NUM_PASSAGES: Final = "num_passages"  # INT32 [1]
+TENANT: Final = "tenant"  # STRING [1]
+FILTER: Final = "filter"  # STRING [1], JSON
+PASSAGE_IDS: Final = "passage_ids"  # INT64 [k]
+SCORES: Final = "scores"  # FP32 [k], cosine similarity, descending
+PASSAGES: Final = "passages"  # STRING [k], JSON of a Passage each
+INDEX_VERSION: Final = "index_version"  # INT64 [1]
+STREAM: Final = "stream"  # BOOL [1]
+MAX_TOKENS: Final = "max_tokens"  # INT32 [1]
+TEMPERATURE: Final = "temperature"  # FP32 [1]
+TOP_P: Final = "top_p"  # FP32 [1]
+SEED: Final = "seed"  # UINT64 [1]
+STOP_WORDS: Final = "stop_words"  # STRING [-1]
+STOP: Final = "stop"  # BOOL [1]: end the running generation that has this request's id
+LORA_NAME: Final = "lora_name"  # STRING [1]
+TEXT_OUTPUT: Final = "text_output"  # STRING [1], a delta when streaming
+SOURCES: Final = "sources"  # STRING [1], JSON list of Source, with the first response, "" afterwards
+FINISH_REASON: Final = "finish_reason"  # STRING [1], "" until the last response
+DEGRADED: Final = "degraded"  # STRING [1], "" or what was given up and why
+
+NO_PASSAGE: Final = -1
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A piece of a document, small enough to be embedded and cited.
+
+    `start` and `end` are character offsets into the text of the document at `uri`: `document.text[start:end] == text`.
+    """
+
+    text: str
+    title: str
+    uri: str
+    start: int
+    end: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The wire and disk form: compact UTF-8 JSON."""
+        payload = {
+            "text": self.text,
+            "title": self.title,
+            "uri": self.uri,
+            "start": self.start,
+            "end": self.end,
+            "metadata": dict(self.metadata),
+        }
+        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> "Passage":
+        """Read the wire form back. Raises ValueError or TypeError where it is not one."""
+        return cls(**json.loads(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A passage as an answer cites it: `[n]` in the text refers to the source with that number."""
+
+    n: int
+    passage_id: int
+    score: float
+    passage: Passage
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that stands in `sources`: the passage's fields beside n, passage_id and score."""
+        fields = json.loads(self.passage.to_json())
+        return {"n": self.n, "passage_id": self.passage_id, "score": round(self.score, 6), **fields}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Source":
+        """Read one object of `sources` back."""
+        fields = dict(data)
+        n, passage_id, score = fields.pop("n"), fields.pop("passage_id"), fields.pop("score")
+        return cls(n=n, passage_id=passage_id, score=score, passage=Passage(**fields))
+
+
+def encode_sources(sources: list[Source]) -> bytes:
+    """The `sources` tensor's one element."""
+    return json.dumps([s.to_dict() for s in sources], ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode_sources(data: bytes | str) -> list[Source]:
+    """Read the `sources` tensor's element; an empty one (every response after the first) gives an empty list."""
+    return [Source.from_dict(item) for item in json.loads(data)] if data else []

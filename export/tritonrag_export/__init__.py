@@ -1,0 +1,1 @@
+"""Prepare offline: the embedding model and the index."""
