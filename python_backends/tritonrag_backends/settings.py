@@ -2,7 +2,7 @@
 
 Triton starts each model in a process of its own, so the environment is how settings travel: `tritonrag serve` writes this tree
 into it (`to_environment`), each model reads it back (`load_settings`). Nested leaves join their names with one underscore:
-`embedder.threads` is TRITONRAG_EMBEDDER_THREADS.
+`embedder.threads` is TRITONRAG_EMBEDDER_THREADS. A variable that is set to nothing counts as not set.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tritonrag_client.errors import BadRequestError
 
@@ -23,7 +23,9 @@ class EmbedderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Path = Field(default=Path(".tritonrag/embedder"), description="folder written by `tritonrag export embedder`")
+    model: Path = Field(
+        default=Path(".tritonrag/embedder"), description="folder written by `tritonrag export embedder`"
+    )
     precision: Literal["int8", "fp32"] = "int8"
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads in each embedder instance")
 
@@ -58,7 +60,10 @@ class LimitSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """All of it. Unknown keys are refused by `load_settings`."""
+    """All of it. Made directly it holds what is given and defaults; only `load_settings` reads an environment.
+
+    Unknown keys are refused.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="forbid"
@@ -69,6 +74,18 @@ class Settings(BaseSettings):
     retriever: RetrieverSettings = RetrieverSettings()
     generator: GeneratorSettings = GeneratorSettings()
     limits: LimitSettings = LimitSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, and nothing that happens to stand in the process's environment: `load_settings` says which one counts."""
+        return (init_settings,)
 
     def to_environment(self) -> dict[str, str]:
         """The variables that make `load_settings` return this value again; paths made absolute."""
@@ -89,19 +106,29 @@ def known_variables() -> frozenset[str]:
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the tree from the process's environment; raises BadRequestError that names the variable, its value and the way out.
+    """Read the tree from an environment (None: the process's); raises BadRequestError that names the variable and the way out.
 
     Variables with our prefix that belong to a section of this tree but name no leaf are refused; those of other
     programs of ours (TRITONRAG_URL, TRITONRAG_HTTP_PORT, ...) are theirs to check.
     """
-    environment = os.environ if environment is None else environment
-    sections = tuple(f"{ENV_PREFIX}{section}_".upper() for section in _SECTIONS)
-    for name in sorted(environment):
-        if name.startswith(sections) and name not in known_variables():
-            raise BadRequestError(f"the environment variable {name} is not one of ours; did you mean one of {sorted(known_variables())}?")
+    given = {name: value for name, value in (os.environ if environment is None else environment).items() if value}
+    known = known_variables()
+    _refuse_unknown(given, known)
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in given.items() if name in known}
     try:
-        return Settings()
+        return Settings(**source())
     except ValidationError as error:
         first = error.errors()[0]
         name = ENV_PREFIX + "_".join(str(part) for part in first["loc"]).upper()
         raise BadRequestError(f"{name} is {first['input']!r}: {first['msg']}") from error
+
+
+def _refuse_unknown(given: Mapping[str, str], known: frozenset[str]) -> None:
+    sections = tuple(f"{ENV_PREFIX}{section}".upper() for section in _SECTIONS)
+    for name in sorted(given):
+        # The bare section would be read as JSON of all its leaves: two ways to say one thing, so it is refused.
+        if (name in sections or name.startswith(tuple(f"{section}_" for section in sections))) and name not in known:
+            raise BadRequestError(
+                f"the environment variable {name} is not one of ours; did you mean one of {sorted(known)}?"
+            )

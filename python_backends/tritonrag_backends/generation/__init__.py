@@ -1,0 +1,1 @@
+"""Writing the answer: one protocol, several engines; plain Python, no Triton."""

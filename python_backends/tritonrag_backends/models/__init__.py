@@ -1,0 +1,1 @@
+"""The TritonPythonModel classes: tensors in, an inner call, tensors out."""

@@ -1,0 +1,130 @@
+"""The `extractive` engine: no LLM; picks the sentences that answer best and cites them.
+
+A sentence's score is its cosine similarity to the question plus a share for the question's words that it holds, the rarer
+the heavier. Deterministic: temperature, top_p and seed change nothing. One token is one whitespace-separated word.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tritonrag_backends.generation.candidates import Sentence, coverage, find_sentences, words_of
+from tritonrag_backends.generation.engine import Delta, Prompt, Sampling
+from tritonrag_client.contract import FinishReason
+from tritonrag_client.errors import BadRequestError, RagError
+
+NO_ANSWER = "The passages hold no answer to this question."
+
+Embed = Callable[[Sequence[str]], Awaitable[np.ndarray[Any, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractiveOptions:
+    """How sentences are chosen. The defaults were set on the demo corpus: docs/benchmarks/extractive.md."""
+
+    max_candidates: int = 16  # sentences that are embedded; the rest fall out by word overlap and passage rank
+    max_sentences: int = 3
+    word_weight: float = 0.3
+    min_score: float = 0.45  # below it a sentence answers nothing
+    min_share: float = 0.8  # of the best sentence's score, to stand beside it
+    max_likeness: float = 0.85  # cosine similarity to a sentence that was picked already: a repetition
+
+
+class ExtractiveEngine:
+    """Implements `Engine`. `embed` gives unit vectors FP32 [n, dim] for n texts."""
+
+    def __init__(self, embed: Embed, options: ExtractiveOptions | None = None) -> None:
+        self._embed = embed
+        self._options = options or ExtractiveOptions()
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """One delta a sentence. Raises BadRequestError for a LoRA adapter: there is no model it could adapt."""
+        if sampling.lora_name:
+            raise BadRequestError(
+                f"lora_name is {sampling.lora_name!r}, but the extractive engine has no adapters; leave it out"
+            )
+        picked, degraded = await self._pick(prompt)
+        pieces = [f"{sentence.text} [{sentence.source}]" for sentence in picked] or [NO_ANSWER]
+        for delta in _as_deltas(pieces, sampling, degraded):
+            yield delta
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _pick(self, prompt: Prompt) -> tuple[list[Sentence], str]:
+        sentences = find_sentences(prompt.question, prompt.passages, self._options.max_candidates)
+        if not sentences:
+            return [], ""
+        overlap = coverage(prompt.question, [sentence.text for sentence in sentences])
+        try:
+            vectors = await self._embed([prompt.question, *(sentence.in_context for sentence in sentences)])
+        except RagError as error:
+            picked = [sentences[int(overlap.argmax())]] if overlap.max() > 0 else []
+            return picked, f"sentences were ranked by their words alone, because the embedder failed: {error.code}"
+        scores = vectors[1:] @ vectors[0] + self._options.word_weight * overlap
+        chosen = self._choose(scores, vectors[1:])
+        return sorted(
+            (sentences[i] for i in chosen), key=lambda s: (s.source != sentences[chosen[0]].source, s.source, s.start)
+        ), ""
+
+    def _choose(self, scores: np.ndarray[Any, Any], vectors: np.ndarray[Any, Any]) -> list[int]:
+        """Positions of the sentences that answer, best first, none like another."""
+        options, chosen = self._options, list[int]()
+        bar = max(options.min_score, options.min_share * float(scores.max()))
+        for position in np.argsort(-scores, kind="stable").tolist():
+            if scores[position] < bar or len(chosen) == options.max_sentences:
+                break
+            if not chosen or float((vectors[chosen] @ vectors[position]).max()) <= options.max_likeness:
+                chosen.append(position)
+        return chosen
+
+
+def _as_deltas(pieces: Sequence[str], sampling: Sampling, degraded: str) -> list[Delta]:
+    """The answer's pieces as deltas, cut at the first stop word and at `max_tokens` words, the last with its finish_reason."""
+    texts = [piece if position == 0 else f" {piece}" for position, piece in enumerate(pieces)]
+    texts = _before_stop_word(texts, sampling.stop_words)
+    texts, finish_reason = _within_budget(texts, sampling.max_tokens)
+    last = len(texts) - 1
+    return [
+        Delta(
+            text=text,
+            finish_reason=finish_reason if position == last else None,
+            degraded=degraded if position == 0 else "",
+        )
+        for position, text in enumerate(texts)
+    ]
+
+
+def _before_stop_word(texts: list[str], stop_words: Sequence[str]) -> list[str]:
+    whole = "".join(texts)
+    found = [position for word in stop_words if (position := whole.find(word)) >= 0]
+    return texts if not found else _first_characters(texts, min(found))
+
+
+def _first_characters(texts: list[str], count: int) -> list[str]:
+    kept: list[str] = []
+    for text in texts:
+        kept.append(text[: max(count, 0)])
+        count -= len(text)
+    return [text for text in kept if text] or [""]
+
+
+def _within_budget(texts: list[str], max_tokens: int) -> tuple[list[str], FinishReason]:
+    """Cut after `max_tokens` words; a sentence that is cut keeps the citation at its end."""
+    kept: list[str] = []
+    for text in texts:
+        words = words_of(text)
+        if len(words) > max_tokens:
+            if max_tokens > 0:
+                kept.append(_shortened(text, words[max_tokens - 1].end()))
+            return kept, "length"
+        kept.append(text)
+        max_tokens -= len(words)
+    return kept, "stop"
+
+
+def _shortened(text: str, end: int) -> str:
+    citation = text.rfind(" [")
+    return text[:end] if citation < end else text[:end] + text[citation:]

@@ -1,0 +1,53 @@
+"""Passing an engine's deltas on until they end, or until nobody wants them any more."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from tritonrag_backends.generation.engine import Delta
+from tritonrag_backends.generation.running import Generation
+
+POLL_S = 0.05  # how soon a vanished client is noticed while the engine is silent
+
+
+async def relay(
+    deltas: AsyncGenerator[Delta, None],
+    generation: Generation,
+    is_cancelled: Callable[[], bool],
+    poll_s: float = POLL_S,
+) -> AsyncGenerator[Delta, None]:
+    """Yield the engine's deltas; end with finish_reason `cancelled` when the generation is stopped or its client is gone.
+
+    Always closes `deltas`, which aborts the engine's work.
+    """
+    stopped: asyncio.Future[bool] = asyncio.ensure_future(generation.stopped.wait())
+    upcoming: asyncio.Future[Delta] | None = None
+    try:
+        while True:
+            upcoming = asyncio.ensure_future(anext(deltas))
+            if not await _arrives(upcoming, stopped, is_cancelled, poll_s):
+                yield Delta(text="", finish_reason="cancelled")
+                return
+            try:
+                delta = upcoming.result()
+            except StopAsyncIteration:
+                return
+            yield delta
+    finally:
+        stopped.cancel()
+        if upcoming is not None and not upcoming.done():
+            upcoming.cancel()
+            await asyncio.wait({upcoming})
+        await deltas.aclose()
+
+
+async def _arrives(
+    upcoming: asyncio.Future[Delta], stopped: asyncio.Future[bool], is_cancelled: Callable[[], bool], poll_s: float
+) -> bool:
+    """Wait for the next delta; False where the generation is stopped or its client gone before."""
+    either: list[asyncio.Future[Any]] = [upcoming, stopped]
+    while not (stopped.done() or is_cancelled()):
+        await asyncio.wait(either, timeout=poll_s, return_when=asyncio.FIRST_COMPLETED)
+        if upcoming.done():
+            return not stopped.done()
+    return False

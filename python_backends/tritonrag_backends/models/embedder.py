@@ -1,0 +1,36 @@
+"""Triton model `embedder` (profile cpu): texts to unit vectors, all requests of a batch packed into one run."""
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from tritonrag_backends.embedding import Encoder
+from tritonrag_backends.models.edge import require_text, serve_batch, texts_of
+from tritonrag_backends.models.metrics import EmbedderMetrics
+from tritonrag_backends.settings import load_settings
+from tritonrag_client.contract import EMBEDDER, EMBEDDING, TEXT_INPUT
+
+
+class TritonPythonModel:
+    """`text_input` STRING [batch, 1] to `embedding` FP32 [batch, dim], rows of unit length."""
+
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton's signature
+        """Open the model folder that the settings name."""
+        settings = load_settings()
+        self._limit_bytes = settings.limits.text_bytes
+        embedder = settings.embedder
+        self._encoder = Encoder.open(embedder.model, precision=embedder.precision, threads=embedder.threads)
+        self._metrics = EmbedderMetrics()
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Embed what the dynamic batcher gathered."""
+        return serve_batch(requests, EMBEDDER, self._read, self._embed)
+
+    def _read(self, request: pb_utils.InferenceRequest) -> list[str]:
+        texts = texts_of(request, TEXT_INPUT, self._limit_bytes, "TRITONRAG_LIMITS_TEXT_BYTES") or []
+        return [require_text(text, TEXT_INPUT) for text in texts]
+
+    def _embed(self, groups: list[list[str]]) -> list[list[pb_utils.Tensor]]:
+        embedded = self._encoder.encode([text for group in groups for text in group])
+        self._metrics.embedded(embedded.real_tokens, embedded.computed_tokens)
+        ends = np.cumsum([len(group) for group in groups])[:-1]
+        return [[pb_utils.Tensor(EMBEDDING, rows)] for rows in np.split(embedded.vectors, ends)]

@@ -1,0 +1,115 @@
+"""What a request to `generator` asks for, read from its tensors and checked."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from tritonrag_backends.generation.engine import Sampling
+from tritonrag_backends.models.edge import array_of, require_text, scalar_of, texts_of
+from tritonrag_backends.settings import Settings
+from tritonrag_client.contract import (
+    FILTER,
+    LORA_NAME,
+    MAX_TOKENS,
+    NUM_PASSAGES,
+    PASSAGE_IDS,
+    PASSAGES,
+    SCORES,
+    SEED,
+    STOP,
+    STOP_WORDS,
+    STREAM,
+    TEMPERATURE,
+    TENANT,
+    TEXT_INPUT,
+    TOP_P,
+)
+from tritonrag_client.errors import BadRequestError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """The retriever's outputs for one question, as they came: INT64 [k], FP32 [k], object [k]."""
+
+    passage_ids: np.ndarray[Any, Any]
+    scores: np.ndarray[Any, Any]
+    passages: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One request. `retrieved` is None where the generator has to fetch the passages itself."""
+
+    text: str
+    tenant: str | None
+    filter: str | None
+    num_passages: int | None
+    stream: bool
+    sampling: Sampling
+    retrieved: Retrieved | None
+
+
+def is_stop(request: pb_utils.InferenceRequest) -> bool:
+    """Whether the request asks for the end of a running generation rather than for an answer."""
+    return bool(scalar_of(request, STOP))
+
+
+def read_tenant(request: pb_utils.InferenceRequest, settings: Settings) -> str | None:
+    """The tenant; None for a request without one, which an empty one is too."""
+    return _one_text(request, TENANT, settings) or None
+
+
+def read_question(request: pb_utils.InferenceRequest, settings: Settings) -> Question:
+    """Take a request apart. Raises BadRequestError that names the value and the way out."""
+    return Question(
+        text=require_text(_one_text(request, TEXT_INPUT, settings), TEXT_INPUT),
+        tenant=read_tenant(request, settings),
+        filter=_one_text(request, FILTER, settings) or None,
+        num_passages=scalar_of(request, NUM_PASSAGES),
+        stream=bool(scalar_of(request, STREAM)),
+        sampling=_read_sampling(request, settings),
+        retrieved=_read_retrieved(request),
+    )
+
+
+def _read_sampling(request: pb_utils.InferenceRequest, settings: Settings) -> Sampling:
+    max_tokens = scalar_of(request, MAX_TOKENS)
+    max_tokens = settings.generator.max_tokens if max_tokens is None else max_tokens
+    if not 1 <= max_tokens <= settings.limits.max_tokens:
+        raise BadRequestError(f"{MAX_TOKENS} is {max_tokens}; ask for 1 to {settings.limits.max_tokens}")
+    temperature, top_p = scalar_of(request, TEMPERATURE), scalar_of(request, TOP_P)
+    if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
+        raise BadRequestError(f"{TEMPERATURE} is {temperature}; send a finite number of at least 0")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise BadRequestError(f"{TOP_P} is {top_p}; send a number above 0, at most 1")
+    words = texts_of(request, STOP_WORDS, settings.limits.text_bytes, "TRITONRAG_LIMITS_TEXT_BYTES") or []
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=scalar_of(request, SEED),
+        stop_words=tuple(word for word in words if word),
+        lora_name=_one_text(request, LORA_NAME, settings) or None,
+    )
+
+
+def _read_retrieved(request: pb_utils.InferenceRequest) -> Retrieved | None:
+    arrays = {name: array_of(request, name) for name in (PASSAGE_IDS, SCORES, PASSAGES)}
+    missing = [name for name, array in arrays.items() if array is None]
+    if len(missing) == len(arrays):
+        return None
+    if missing:
+        raise BadRequestError(f"{', '.join(missing)} missing; send {', '.join(arrays)} together, or none of them")
+    return Retrieved(**arrays)  # type: ignore[arg-type]  # none is None here
+
+
+def _one_text(request: pb_utils.InferenceRequest, name: str, settings: Settings) -> str | None:
+    """The first element of a STRING input; None where it is absent."""
+    limit, limit_name = settings.limits.text_bytes, "TRITONRAG_LIMITS_TEXT_BYTES"
+    if name == FILTER:
+        limit, limit_name = settings.limits.filter_bytes, "TRITONRAG_LIMITS_FILTER_BYTES"
+    texts = texts_of(request, name, limit, limit_name)
+    return texts[0] if texts else None

@@ -1,0 +1,70 @@
+"""The relay passes deltas on, and aborts the engine when nobody wants them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from tritonrag_backends.generation.engine import Delta
+from tritonrag_backends.generation.relay import relay
+from tritonrag_backends.generation.running import Generation
+
+
+class ScriptedEngine:
+    """Gives its deltas and then, if told so, hangs; notes whether it was closed."""
+
+    def __init__(self, *texts: str, hangs: bool = False) -> None:
+        self.texts, self.hangs, self.closed = texts, hangs, False
+
+    async def generate(self) -> AsyncGenerator[Delta, None]:
+        try:
+            for text in self.texts:
+                yield Delta(text=text)
+            if self.hangs:
+                await asyncio.Event().wait()
+            yield Delta(text="", finish_reason="stop")
+        finally:
+            self.closed = True
+
+
+async def test_deltas_pass_in_order_and_the_engine_is_closed() -> None:
+    engine = ScriptedEngine("a", "b")
+    deltas = [delta async for delta in relay(engine.generate(), Generation(), lambda: False)]
+    assert [delta.text for delta in deltas] == ["a", "b", ""]
+    assert deltas[-1].finish_reason == "stop"
+    assert engine.closed
+
+
+async def test_a_stop_ends_a_hanging_engine_with_finish_reason_cancelled() -> None:
+    engine, generation = ScriptedEngine("a", hangs=True), Generation()
+    deltas = []
+    async for delta in relay(engine.generate(), generation, lambda: False, poll_s=60):
+        deltas.append(delta)
+        generation.stopped.set()
+    assert [delta.finish_reason for delta in deltas] == [None, "cancelled"]
+    assert engine.closed
+
+
+async def test_a_client_that_vanishes_while_the_engine_is_silent_is_noticed() -> None:
+    engine = ScriptedEngine(hangs=True)
+    answers = iter([False, False, True])
+    deltas = [delta async for delta in relay(engine.generate(), Generation(), lambda: next(answers), poll_s=0.001)]
+    assert [delta.finish_reason for delta in deltas] == ["cancelled"]
+    assert engine.closed
+
+
+async def test_an_engines_error_reaches_the_caller_and_the_engine_is_closed() -> None:
+    async def failing() -> AsyncGenerator[Delta, None]:
+        yield Delta(text="a")
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        _ = [delta async for delta in relay(failing(), Generation(), lambda: False)]
+
+
+async def test_leaving_the_relay_early_closes_the_engine() -> None:
+    engine = ScriptedEngine("a", "b")
+    deltas = relay(engine.generate(), Generation(), lambda: False)
+    await anext(deltas)
+    await deltas.aclose()
+    assert engine.closed
