@@ -1,5 +1,7 @@
 """Calls from the generator to other models of the repository (Triton's BLS), as awaitables."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

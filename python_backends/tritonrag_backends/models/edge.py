@@ -4,6 +4,8 @@ What leaves here never bears a path, a line number or a traceback: an error of o
 is logged in full and goes out as `internal`.
 """
 
+from __future__ import annotations
+
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -15,15 +17,17 @@ from tritonrag_client.errors import BadRequestError, InternalError, RagError, Re
 
 T = TypeVar("T")
 
+# Our codes as attributes of pb_utils.TritonError. Triton fills that module only after a model's own was imported, so its names
+# are looked up inside functions alone, here and in every module of this room (hence the annotations that are never evaluated).
 _TRITON_CODES = {
-    "bad_request": pb_utils.TritonError.INVALID_ARG,
-    "not_found": pb_utils.TritonError.NOT_FOUND,
-    "overloaded": pb_utils.TritonError.UNAVAILABLE,
-    "unavailable": pb_utils.TritonError.UNAVAILABLE,
-    "deadline": pb_utils.TritonError.UNAVAILABLE,  # Triton has no code of its own for a spent deadline
-    "cancelled": pb_utils.TritonError.CANCELLED,
-    "denied": pb_utils.TritonError.INVALID_ARG,  # nor for a denied request
-    "internal": pb_utils.TritonError.INTERNAL,
+    "bad_request": "INVALID_ARG",
+    "not_found": "NOT_FOUND",
+    "overloaded": "UNAVAILABLE",
+    "unavailable": "UNAVAILABLE",
+    "deadline": "UNAVAILABLE",  # Triton has no code of its own for a spent deadline
+    "cancelled": "CANCELLED",
+    "denied": "INVALID_ARG",  # nor for a denied request
+    "internal": "INTERNAL",
 }
 
 
@@ -32,7 +36,8 @@ def error_response(error: Exception, model: str) -> pb_utils.InferenceResponse:
     if not isinstance(error, RagError):
         pb_utils.Logger.log_error(f"{model}: " + "".join(traceback.format_exception(error)))
         error = InternalError(f"the {model} failed on this request; the server's log tells why")
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), _TRITON_CODES[error.code]))
+    code = getattr(pb_utils.TritonError, _TRITON_CODES[error.code])
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
 
 
 def serve_batch(

@@ -1,5 +1,7 @@
 """Triton model `embedder` (profile cpu): texts to unit vectors, all requests of a batch packed into one run."""
 
+from __future__ import annotations
+
 import numpy as np
 import triton_python_backend_utils as pb_utils
 

@@ -1,5 +1,7 @@
 """Triton model `generator`: a question and its passages to a streamed, cited answer; one event loop for all requests."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +23,6 @@ from tritonrag_client.contract import DEGRADED, FINISH_REASON, GENERATOR, SOURCE
 
 # A BLS call holds a thread while it waits; asyncio's default pool has only cores + 4 of them.
 _CALL_THREADS = 64
-
-_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class TritonPythonModel:
@@ -52,15 +52,18 @@ class TritonPythonModel:
             async with aclosing(self._answers(request, sender.is_cancelled)) as answers:
                 async for delta, sources in answers:
                     finish_reason = delta.finish_reason or ""
-                    sender.send(_response(delta, sources), flags=_FINAL if finish_reason else 0)
+                    sender.send(
+                        _response(delta, sources),
+                        flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if finish_reason else 0,
+                    )
                     if delta.degraded:
                         self._metrics.degraded()
         except Exception as error:  # noqa: BLE001 - the model's edge
             finish_reason = "error"
-            sender.send(error_response(error, GENERATOR), flags=_FINAL)
+            sender.send(error_response(error, GENERATOR), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         if not finish_reason:
             finish_reason = "error"
-            sender.send(flags=_FINAL)
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         self._metrics.ended(finish_reason)
 
     async def _answers(

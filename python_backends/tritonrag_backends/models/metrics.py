@@ -1,5 +1,7 @@
 """The stages' own metrics; Triton serves them beside its own on the metrics port."""
 
+from __future__ import annotations
+
 import triton_python_backend_utils as pb_utils
 
 

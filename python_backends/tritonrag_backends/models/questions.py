@@ -1,5 +1,7 @@
 """What a request to `generator` asks for, read from its tensors and checked."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """Triton model `retriever`: a question's vector to the passages nearest to it, one FAISS call for all requests of a batch."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +43,7 @@ class TritonPythonModel:
         self._settings: Settings = load_settings()
         faiss.omp_set_num_threads(self._settings.retriever.threads)
         embedder = EmbedderManifest.load(self._settings.embedder.model, verify=False)
-        self._index = Index.open(self._settings.index, fingerprint=embedder.fingerprint)
+        self._index = Index.open(self._settings.index, fingerprint=embedder.fingerprint, embedder_name=embedder.name)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Search for what the dynamic batcher gathered."""
@@ -63,6 +65,8 @@ class TritonPythonModel:
             )
             for row in range(rows)
         ]
+        for query in queries:
+            self._index.check(query)  # here, so that a bad one fails alone
         return _Asked(queries=queries, outputs=frozenset(request.requested_output_names()))
 
     def _num_passages(self, request: pb_utils.InferenceRequest, rows: int) -> list[int]:

@@ -1,0 +1,65 @@
+"""The figures of a sweep: what each round measured, and the median and range over rounds."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from tritonrag_perf.load import Load
+from tritonrag_perf.machine import Machine
+from tritonrag_perf.measurement import Measurement
+from tritonrag_perf.server_time import StageTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One measurement of one load, and where the server spent the time of it: the load's model first, then its stages."""
+
+    load: Load
+    measurement: Measurement
+    stages: tuple[StageTime, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Median, least and greatest of one figure over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """Of at least one value."""
+        ordered = sorted(values)
+        return cls(median=median(ordered), low=ordered[0], high=ordered[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """A finished sweep. `questions` says in words what was asked, `command` how to do it again."""
+
+    date: str
+    machine: Machine
+    server_version: str
+    perf_analyzer_version: str
+    command: str
+    questions: str
+    stream: bool
+    rounds: tuple[Round, ...]
+
+    def loads(self) -> tuple[Load, ...]:
+        """The loads, in the order in which they were first measured."""
+        return tuple(dict.fromkeys(r.load for r in self.rounds))
+
+    def of(self, load: Load) -> tuple[Round, ...]:
+        """The rounds of one load."""
+        return tuple(r for r in self.rounds if r.load == load)
+
+    def spread(self, load: Load, figure: Callable[[Measurement], float]) -> Spread:
+        """One figure of one load over its rounds."""
+        return Spread.of(figure(r.measurement) for r in self.of(load))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON takes it."""
+        return asdict(self)

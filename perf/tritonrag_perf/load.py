@@ -1,0 +1,137 @@
+"""What is asked of the server, and for how long: the options of one measurement."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tritonrag_client.contract import EMBEDDER, GENERATOR, RAG, RETRIEVE
+from tritonrag_client.errors import BadRequestError
+
+MODELS: Final = (EMBEDDER, RETRIEVE, GENERATOR, RAG)  # those that a question alone can drive
+DECOUPLED: Final = frozenset({GENERATOR, RAG})  # these answer over gRPC streaming only
+_SHORTEST_WINDOW_S: Final = 0.1  # below that a window at one client holds too few requests for a percentile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """`concurrency` clients of `model`, each sending its next question when the answer to the last is complete."""
+
+    model: str
+    concurrency: int
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise BadRequestError(f"the model is {self.model!r}; questions can be sent to one of {', '.join(MODELS)}")
+        if self.concurrency < 1:
+            raise BadRequestError(f"concurrency is {self.concurrency}; give 1 or more")
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether one request may have many responses."""
+        return self.model in DECOUPLED
+
+    def options(self) -> list[str]:
+        """perf_analyzer's options for it.
+
+        Calls are synchronous where the protocol allows it: asynchronous ones, with perf_analyzer's own number of threads, had
+        0.7 (1 client, one pair of runs) and 0.8 (32 clients, two pairs) of the rate on two cores. A decoupled model needs
+        them; as many threads as clients give each client its own stream.
+        """
+        options = ["-m", self.model, "-i", "grpc", "--concurrency-range", str(self.concurrency)]
+        if self.decoupled:
+            options += ["--streaming", "--async", "--max-threads", str(self.concurrency)]
+        return options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """When a measurement is done: three windows in a row whose rate and latency differ by at most `stability_percent`.
+
+    A window lasts `window_s` seconds, or as long as `window_requests` requests take where that is given.
+    Stability is judged by the mean latency, or by `percentile`. After `max_windows` it is given up.
+    """
+
+    window_s: float = 2.0
+    window_requests: int | None = None
+    stability_percent: float = 25.0
+    percentile: int | None = None
+    max_windows: int = 6
+
+    def __post_init__(self) -> None:
+        if not self.window_s >= _SHORTEST_WINDOW_S:
+            raise BadRequestError(f"window_s is {self.window_s}; give {_SHORTEST_WINDOW_S} or more")
+        if self.window_requests is not None and self.window_requests < 1:
+            raise BadRequestError(f"window_requests is {self.window_requests}; give 1 or more, or leave it out")
+        if self.stability_percent <= 0:
+            raise BadRequestError(f"stability_percent is {self.stability_percent}; give a number above 0")
+        if self.percentile is not None and not 0 < self.percentile < 100:  # noqa: PLR2004 - per cent
+            raise BadRequestError(f"percentile is {self.percentile}; give 1 to 99, or leave it out for the mean")
+        if self.max_windows < 3:  # noqa: PLR2004 - perf_analyzer compares three
+            raise BadRequestError(
+                f"max_windows is {self.max_windows}; stability is judged on 3 windows, so give 3 or more"
+            )
+
+    @property
+    def mode(self) -> Literal["time_windows", "count_windows"]:
+        """perf_analyzer's name for what ends a window."""
+        return "time_windows" if self.window_requests is None else "count_windows"
+
+    def options(self) -> list[str]:
+        """perf_analyzer's options for it."""
+        options = ["--measurement-mode", self.mode, "--measurement-interval", str(round(self.window_s * 1000))]
+        if self.window_requests is not None:
+            options += ["--measurement-request-count", str(self.window_requests)]
+        if self.percentile is not None:
+            options += ["--percentile", str(self.percentile)]
+        return [
+            *options,
+            "--stability-percentage",
+            f"{self.stability_percent:g}",
+            "--max-trials",
+            str(self.max_windows),
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to measure. `stream` and `max_tokens` go to the models that generate."""
+
+    models: tuple[str, ...] = (RETRIEVE, RAG)
+    concurrencies: tuple[int, ...] = (1, 32)
+    rounds: int = 3
+    windows: Windows = Windows()
+    stream: bool = True
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise BadRequestError(f"rounds is {self.rounds}; give 1 or more")
+        if not self.loads():
+            raise BadRequestError("nothing to measure; give at least one model and one concurrency")
+
+    def loads(self) -> tuple[Load, ...]:
+        """Every model at every concurrency. Raises BadRequestError for one that can't be."""
+        return tuple(
+            Load(model=m, concurrency=c) for m in dict.fromkeys(self.models) for c in dict.fromkeys(self.concurrencies)
+        )
+
+    def order(self) -> list[Load]:
+        """The loads in the order of measuring: every other round runs backwards, so that a drift favours none."""
+        loads = self.loads()
+        return [load for number in range(self.rounds) for load in (loads if number % 2 == 0 else reversed(loads))]
+
+    def command(self) -> str:
+        """How to do it again, without the paths and ports of one machine."""
+        windows = self.windows
+        options: list[tuple[str, object]] = [
+            ("--models", " ".join(self.models)),
+            ("--concurrency", " ".join(map(str, self.concurrencies))),
+            ("--rounds", self.rounds),
+            ("--window-s", f"{windows.window_s:g}"),
+            ("--window-requests", windows.window_requests),
+            ("--stability-percent", f"{windows.stability_percent:g}"),
+            ("--percentile", windows.percentile),
+            ("--max-tokens", self.max_tokens),
+        ]
+        given = " ".join(f"{name} {value}" for name, value in options if value is not None)
+        start = "python -m tritonrag_perf.sweep --url HOST:GRPC_PORT --index DIR --output DIR"
+        return f"{start} {given}{'' if self.stream else ' --no-stream'}"

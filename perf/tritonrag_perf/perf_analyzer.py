@@ -1,0 +1,119 @@
+"""NVIDIA's perf_analyzer, run for one load."""
+
+import re
+import resource
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tritonrag_client.errors import InternalError, NotFoundError, RagError, UnavailableError, parse_error
+from tritonrag_perf.load import Load, Windows
+from tritonrag_perf.measurement import Measurement, read_first_responses, read_report, read_request_count
+from tritonrag_perf.perf_analyzer_setup import environment, find_binary, link_libraries, read_version
+
+_UNSTABLE = "Failed to obtain stable measurement"
+_ANY_STABILITY = 1e6  # per cent: the first three windows are taken as they are
+_REQUEST_FAILED = re.compile(r"had error: (?P<message>.*)")
+_START_S = 120.0  # an ample allowance for connecting, reading the input file, and answers still open at the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerfAnalyzer:
+    """A perf_analyzer that runs on this machine. `libraries` is a folder of links to what its loader misses."""
+
+    binary: Path
+    libraries: Path
+    version: str
+
+    @classmethod
+    def locate(cls, state: Path, binary: Path | None = None) -> "PerfAnalyzer":
+        """Find the program (or take `binary`), link its libraries under the folder `state`, and see that it starts.
+
+        Raises NotFoundError, with the way out, where there is none or it does not run here.
+        """
+        binary = binary or find_binary()
+        libraries = link_libraries(state / "perf_analyzer_libraries")
+        return cls(binary=binary, libraries=libraries, version=read_version(binary, libraries))
+
+    def run(self, load: Load, windows: Windows, *, url: str, input_data: Path) -> Measurement:
+        """Measure `load` against the gRPC endpoint `url` ("host:port") with the questions of `input_data`.
+
+        Where the machine is too noisy for the stability asked for, measures once more without that condition and says so
+        in the result. Raises the request's own error where a request fails, UnavailableError where the server can't be
+        reached, NotFoundError for an unknown model, InternalError for anything else.
+        """
+        command = [str(self.binary), "-u", url, "--input-data", str(input_data), *load.options()]
+        with tempfile.TemporaryDirectory(prefix="tritonrag-perf-") as folder:
+            measurement = self._measure(command, load, windows, Path(folder))
+            if measurement is None:
+                lenient = replace(windows, stability_percent=_ANY_STABILITY)
+                measurement = self._measure(command, load, lenient, Path(folder))
+        if measurement is None:
+            raise InternalError(f"no stable measurement of {load} even with any stability allowed; measure for longer")
+        return measurement
+
+    def _measure(self, command: list[str], load: Load, windows: Windows, folder: Path) -> Measurement | None:
+        """One run of the program; None where it found no stable measurement."""
+        report, profile = folder / "report.csv", folder / "profile.json"
+        command = [*command, *windows.options(), "-f", str(report)]
+        if load.decoupled:  # only there is the first response not the last; the export is large
+            command += ["--profile-export-file", str(profile)]
+        began, cpu_began = time.monotonic(), _children_cpu_s()
+        console = self._execute(command, limit_s=_START_S + windows.max_windows * max(windows.window_s, 60.0))
+        cores = (_children_cpu_s() - cpu_began) / (time.monotonic() - began)
+        if console is None:
+            return None
+        rate, latency = read_report(report)
+        return Measurement(
+            requests=read_request_count(console),
+            requests_per_s=rate,
+            latency=latency,
+            first_response=read_first_responses(profile) if load.decoupled else None,
+            stable=windows.stability_percent < _ANY_STABILITY,
+            client_cores=cores,
+        )
+
+    def _execute(self, command: list[str], *, limit_s: float) -> str | None:
+        """Run it and return what it printed; None where it found no stable measurement."""
+        try:
+            result = subprocess.run(
+                command,
+                env=environment(self.libraries),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InternalError(
+                f"perf_analyzer had not ended after {limit_s:.0f} s; does the server still answer?"
+            ) from error
+        if result.returncode == 0:
+            return result.stdout
+        if _UNSTABLE in result.stderr:
+            return None
+        raise explain_failure(result.returncode, result.stderr)
+
+
+def explain_failure(returncode: int, stderr: str) -> RagError:
+    """The error behind a failed run: that of the request, or of the connection."""
+    failed = _REQUEST_FAILED.search(stderr)
+    if failed is not None:
+        message = failed["message"].strip()
+        return parse_error(message) or InternalError(f"a request failed while measuring: {message}")
+    reason = stderr.strip()[-300:]
+    if "failed to connect" in stderr:
+        return UnavailableError(
+            f"perf_analyzer can't reach the server: {reason}; is it running, and is this its gRPC port?"
+        )
+    if "unknown model" in stderr:
+        return NotFoundError(f"perf_analyzer was told to measure a model that is not served: {reason}")
+    return InternalError(f"perf_analyzer ended with status {returncode}: {reason or 'no message'}")
+
+
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

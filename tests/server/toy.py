@@ -1,0 +1,106 @@
+"""A model repository of toy models: `wait` sleeps as many seconds as it is told, `broken` does not load.
+
+And folders that `tritonrag serve` takes for an embedding model and an index, so that the command can be tested with them.
+"""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from tritonrag_backends.embedding.format import EmbedderManifest, Parity
+from tritonrag_backends.index.format import Counts, EmbeddingRecord
+from tritonrag_backends.index.writer import SegmentWriter, publish
+from tritonrag_client.contract import RAG, RETRIEVE, Passage
+
+CONFIG = """
+backend: "python"
+max_batch_size: 0
+input [ { name: "seconds" data_type: TYPE_FP32 dims: [ 1 ] } ]
+output [ { name: "slept" data_type: TYPE_FP32 dims: [ 1 ] } ]
+instance_group [ { kind: KIND_CPU count: 2 } ]
+"""
+
+WAIT = """
+import os
+import time
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([self.sleep(request)]) for request in requests]
+
+    def sleep(self, request):
+        seconds = pb_utils.get_input_tensor_by_name(request, "seconds").as_numpy()
+        with open(os.path.join(os.path.dirname(__file__), "begun"), "a") as begun:
+            begun.write("x")
+        time.sleep(float(seconds[0]))
+        return pb_utils.Tensor("slept", seconds)
+"""
+
+BROKEN = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        raise {error}
+"""
+
+CODED = 'pb_utils.TritonModelException("not_found: the index directory /data/index is missing; build one")'
+PLAIN = 'ValueError("no such thing")'
+
+
+def make_repository(folder: Path, *, error: str = CODED) -> Path:
+    """`rag` and `retrieve`, which `serve` loads, are `wait` by other names."""
+    sources = {"wait": WAIT, RAG: WAIT, RETRIEVE: WAIT, "broken": BROKEN.format(error=error)}
+    for name, source in sources.items():
+        (folder / name / "1").mkdir(parents=True)
+        (folder / name / "config.pbtxt").write_text(CONFIG)
+        (folder / name / "1" / "model.py").write_text(source)
+    return folder
+
+
+def make_embedder(folder: Path, *, fingerprint: str = "f" * 64) -> Path:
+    folder.mkdir()
+    for name in ("model.int8.onnx", "model.fp32.onnx"):
+        (folder / name).touch()
+    EmbedderManifest(
+        name="toy",
+        architecture="none",
+        dim=2,
+        max_tokens=8,
+        pooling="mean",
+        fingerprint=fingerprint,
+        files={},
+        parity=Parity(texts=1, fp32_max_abs_difference=0.0, int8_min_cosine=1.0, int8_mean_cosine=1.0),
+    ).save(folder)
+    return folder
+
+
+def make_index(folder: Path, *, fingerprint: str = "f" * 64) -> Path:
+    folder.mkdir()
+    passage = Passage(text="text", title="title", uri="uri", start=0, end=4)
+    with SegmentWriter(folder, number=1, dim=2, kind="flat") as writer:
+        writer.add([passage], np.array([[1, 0]], np.float32))
+        segment = writer.finish()
+    record = EmbeddingRecord(name="toy", fingerprint=fingerprint, dim=2, precision="int8", template="{title} {text}")
+    publish(folder, embedding=record, segments=[segment], counts=Counts(documents=1, passages=1, skipped=0))
+    return folder
+
+
+def begun(repository: Path, model: str = "wait") -> bool:
+    """Whether a request has reached the model."""
+    return (repository / model / "1" / "begun").exists()
+
+
+def sleep_for(http_url: str, seconds: float, model: str = "wait") -> float:
+    """Ask the model to sleep; how long it says that it slept."""
+    body = json.dumps({"inputs": [{"name": "seconds", "datatype": "FP32", "shape": [1], "data": [seconds]}]}).encode()
+    request = urllib.request.Request(f"{http_url}/v2/models/{model}/infer", data=body, method="POST")  # noqa: S310 - our own server
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+        slept: float = json.load(response)["outputs"][0]["data"][0]
+        return slept

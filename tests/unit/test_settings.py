@@ -1,0 +1,72 @@
+"""One settings tree, one variable for each leaf, and the same tree on both sides of a process boundary."""
+
+from pathlib import Path
+
+import pytest
+
+from tritonrag_backends.settings import EmbedderSettings, Settings, known_variables, load_settings
+from tritonrag_client.errors import BadRequestError
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert load_settings({}) == Settings()
+
+
+def test_the_given_environment_counts_and_the_process_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONRAG_EMBEDDER_THREADS", "7")
+    assert load_settings({"TRITONRAG_EMBEDDER_PRECISION": "fp32"}).embedder == EmbedderSettings(precision="fp32")
+    assert Settings().embedder.threads == 1
+
+
+def test_without_one_the_process_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONRAG_EMBEDDER_THREADS", "7")
+    assert load_settings().embedder.threads == 7
+
+
+def test_every_leaf_survives_the_way_through_an_environment() -> None:
+    settings = load_settings(
+        {
+            "TRITONRAG_INDEX": "/data/index",
+            "TRITONRAG_EMBEDDER_MODEL": "/data/embedder",
+            "TRITONRAG_EMBEDDER_THREADS": "3",
+            "TRITONRAG_RETRIEVER_NUM_PASSAGES": "9",
+            "TRITONRAG_GENERATOR_MAX_TOKENS": "17",
+            "TRITONRAG_LIMITS_TEXT_BYTES": "1000",
+        }
+    )
+    assert load_settings(settings.to_environment()) == settings
+    assert set(settings.to_environment()) == known_variables()
+
+
+def test_paths_travel_absolute() -> None:
+    assert Path(Settings(index=Path("some/index")).to_environment()["TRITONRAG_INDEX"]).is_absolute()
+
+
+def test_a_variable_set_to_nothing_is_not_set() -> None:
+    assert load_settings({"TRITONRAG_INDEX": "", "TRITONRAG_EMBEDDER_THREADS": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TRITONRAG_EMBEDDER_THREADS", "many"),
+        ("TRITONRAG_EMBEDDER_THREADS", "0"),
+        ("TRITONRAG_EMBEDDER_PRECISION", "int3"),
+        ("TRITONRAG_GENERATOR_ENGINE", "oracle"),
+    ],
+)
+def test_a_bad_value_is_refused_by_variable_and_value(name: str, value: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        load_settings({name: value})
+    assert name in caught.value.message
+    assert value in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["TRITONRAG_EMBEDDER_THREDS", "TRITONRAG_LIMITS_", "TRITONRAG_EMBEDDER"])
+def test_a_variable_of_a_section_that_names_no_leaf_is_refused(name: str) -> None:
+    with pytest.raises(BadRequestError, match=name):
+        load_settings({name: "{}"})
+
+
+def test_variables_of_our_other_programs_are_theirs_to_check() -> None:
+    assert load_settings({"TRITONRAG_URL": "localhost:1", "TRITONRAG_HTTP_PORT": "x"}) == Settings()

@@ -1,0 +1,228 @@
+"""The `tritonrag` command: options in, exit status out. What the commands do stands in `tritonrag.commands`.
+
+Exit status: 0 done, 1 failed, 2 the request or an option was wrong, 130 and 143 stopped by Ctrl-C and SIGTERM.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from tritonrag.options import (
+    AllowNonLoopback,
+    DrainTimeoutS,
+    EmbedderDir,
+    Engine,
+    Filter,
+    Host,
+    IndexDir,
+    Json,
+    LogFile,
+    MaxTokens,
+    ModelRepository,
+    NumPassages,
+    Profile,
+    Tenant,
+    TimeoutS,
+    Url,
+    Verbose,
+    port_option,
+)
+from tritonrag_client.errors import BadRequestError, NotFoundError, RagError
+
+app = typer.Typer(
+    name="tritonrag",
+    help="Retrieval-augmented generation served by NVIDIA Triton: question in, streamed and cited answer out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+index_app = typer.Typer(help="Build and look after the index.", no_args_is_help=True)
+export_app = typer.Typer(help="Prepare models for serving.", no_args_is_help=True)
+app.add_typer(index_app, name="index")
+app.add_typer(export_app, name="export")
+
+EXIT_FAILED, EXIT_WRONG = 1, 2
+
+
+@index_app.command("build")
+def index_build(
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files and folders to index.")] = None,
+    *,
+    output: IndexDir = None,
+    corpus: Annotated[
+        Literal["pydoc"] | None,
+        typer.Option(
+            envvar="TRITONRAG_CORPUS", help="A corpus that is at hand: pydoc is the running Python's documentation."
+        ),
+    ] = None,
+    kind: Annotated[
+        Literal["auto", "flat", "hnsw"], typer.Option(envvar="TRITONRAG_INDEX_KIND", help="auto goes by size.")
+    ] = "auto",
+    embedder: EmbedderDir = None,
+    json: Json = False,
+) -> None:
+    """Turn documents (md, txt, rst, html, pdf, docx) into an index."""
+    from tritonrag.commands.index_build import run  # noqa: PLC0415 - heavy
+
+    run(paths=tuple(paths or ()), output=output, corpus=corpus, kind=kind, embedder=embedder, json=json)
+
+
+@export_app.command("embedder")
+def export_embedder(
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            envvar="TRITONRAG_EXPORT_FROM",
+            metavar="DIR",
+            help="Model folder. (default: the packaged all-MiniLM-L6-v2)",
+        ),
+    ] = None,
+    output: EmbedderDir = None,
+    json: Json = False,
+) -> None:
+    """Export the embedding model to ONNX (fp32 and int8), with a parity check."""
+    from tritonrag.commands.export_embedder import run  # noqa: PLC0415 - heavy
+
+    run(source=source, output=output, json=json)
+
+
+@app.command()
+def serve(
+    *,
+    index: IndexDir = None,
+    embedder: EmbedderDir = None,
+    http_port: Annotated[int, port_option("http")] = 8000,
+    grpc_port: Annotated[int, port_option("grpc")] = 8001,
+    metrics_port: Annotated[int, port_option("metrics")] = 8002,
+    host: Host = "127.0.0.1",
+    profile: Profile = "cpu",
+    engine: Engine = None,
+    model_repository: ModelRepository = None,
+    allow_non_loopback: AllowNonLoopback = False,
+    drain_timeout_s: DrainTimeoutS = 30,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Serve an index until Ctrl-C or SIGTERM."""
+    from tritonrag.commands.serve import ServeRequest, run  # noqa: PLC0415 - heavy
+
+    run(
+        ServeRequest(
+            index=index,
+            embedder=embedder,
+            engine=engine,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            host=host,
+            profile=profile,
+            model_repository=model_repository,
+            allow_non_loopback=allow_non_loopback,
+            drain_timeout_s=drain_timeout_s,
+            log_file=log_file,
+            verbose=verbose,
+            json=json,
+        )
+    )
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument()],
+    *,
+    url: Url = "127.0.0.1:8001",
+    num_passages: NumPassages = None,
+    max_tokens: MaxTokens = None,
+    stream: Annotated[
+        bool, typer.Option("--stream/--no-stream", envvar="TRITONRAG_STREAM", help="Print while it is written.")
+    ] = True,
+    tenant: Tenant = None,
+    filter: Filter = None,  # noqa: A002 - the contract's name
+    timeout_s: TimeoutS = 120.0,
+    json: Json = False,
+) -> None:
+    """Ask a question; prints the answer and its numbered sources."""
+    from tritonrag.commands.ask import run  # noqa: PLC0415 - heavy
+
+    run(
+        question,
+        url=url,
+        num_passages=num_passages,
+        max_tokens=max_tokens,
+        tenant=tenant,
+        filter_json=filter,
+        stream=stream,
+        timeout_s=timeout_s,
+        json=json,
+    )
+
+
+@app.command()
+def search(
+    question: Annotated[str, typer.Argument()],
+    *,
+    url: Url = "127.0.0.1:8001",
+    num_passages: NumPassages = None,
+    tenant: Tenant = None,
+    filter: Filter = None,  # noqa: A002 - the contract's name
+    timeout_s: TimeoutS = 30.0,
+    json: Json = False,
+) -> None:
+    """Find the passages nearest to a question."""
+    from tritonrag.commands.search import run  # noqa: PLC0415 - heavy
+
+    run(
+        question,
+        url=url,
+        num_passages=num_passages,
+        tenant=tenant,
+        filter_json=filter,
+        timeout_s=timeout_s,
+        json=json,
+    )
+
+
+@app.command()
+def doctor(*, index: IndexDir = None, embedder: EmbedderDir = None, json: Json = False) -> None:
+    """Check this machine, and say what to do about what is amiss."""
+    from tritonrag.commands.doctor import run  # noqa: PLC0415 - heavy
+
+    run(index=index, embedder=embedder, json=json)
+
+
+@app.command()
+def demo(*, embedder: EmbedderDir = None) -> None:
+    """Index the running Python's documentation, serve it, ask three questions."""
+    from tritonrag.commands.demo import run  # noqa: PLC0415 - heavy
+
+    run(embedder=embedder)
+
+
+def main() -> NoReturn:
+    """Run the command; an error of ours is one line on stderr, without traceback."""
+    # Unwinding, instead of dying on the spot, lets a command that runs a Triton take it down.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run the command with these arguments and give its exit status. Typer itself ends in SystemExit, 130 after Ctrl-C."""
+    try:
+        app(args=arguments, prog_name="tritonrag")
+    except RagError as error:
+        typer.echo(f"tritonrag: {error}", err=True)
+        return EXIT_WRONG if isinstance(error, BadRequestError | NotFoundError) else EXIT_FAILED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_FAILED
+    return 0
+
+
+def _exit_on_signal(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

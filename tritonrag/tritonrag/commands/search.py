@@ -1,0 +1,39 @@
+"""`tritonrag search`: the passages nearest to a question, from a running server."""
+
+import json as json_format
+
+from tritonrag.answers import excerpt
+from tritonrag.talking import connected, parse_filter
+from tritonrag.terminal import bold, dim, write, write_json
+from tritonrag_client.results import ScoredPassage
+
+
+def run(
+    question: str,
+    *,
+    url: str,
+    num_passages: int | None,
+    tenant: str | None,
+    filter_json: str | None,
+    timeout_s: float,
+    json: bool,
+) -> None:
+    """Print the passages, best first; with `json` one line with passages and index_version."""
+    condition = parse_filter(filter_json)
+    with connected(url, timeout_s=timeout_s) as client:
+        found = client.search(question, num_passages=num_passages, tenant=tenant, filter=condition)
+    if json:
+        write_json({"passages": [_to_dict(hit) for hit in found.passages], "index_version": found.index_version})
+        return
+    if not found.passages:
+        write("no passage may be seen by this question")
+    for rank, hit in enumerate(found.passages, start=1):
+        passage = hit.passage
+        write(
+            f"{bold(f'{rank}.')} {bold(passage.title)} {dim(f'{passage.uri}:{passage.start}-{passage.end}  {hit.score:.3f}')}"
+        )
+        write(f"   {excerpt(passage.text)}")
+
+
+def _to_dict(hit: ScoredPassage) -> dict[str, object]:
+    return {"passage_id": hit.passage_id, "score": round(hit.score, 6), **json_format.loads(hit.passage.to_json())}

@@ -1,0 +1,122 @@
+"""`tritonrag serve`: look at what is to be served, start Triton, say when it is ready, stay until told to stop."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from tritonrag.launcher import RunningServer, TritonServer
+from tritonrag.log_follower import LogFollower
+from tritonrag.ports import is_loopback
+from tritonrag.preflight import Served, look_at
+from tritonrag.settings import settings_from
+from tritonrag.stop_signals import StopSignals
+from tritonrag.terminal import bold, tell, write, write_json
+from tritonrag.triton_command import ServeOptions
+from tritonrag_client.errors import BadRequestError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeRequest:
+    """The options of `tritonrag serve` as they were given; None is the settings' own value. Ports: 0 is a free one."""
+
+    index: Path | None = None
+    embedder: Path | None = None
+    engine: str | None = None
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    host: str = "127.0.0.1"
+    profile: str = "cpu"
+    model_repository: Path | None = None
+    allow_non_loopback: bool = False
+    drain_timeout_s: int = 30
+    log_file: Path | None = None
+    verbose: bool = False
+    json: bool = False
+
+    def serve_options(self) -> ServeOptions:
+        """What the launcher needs of it; raises BadRequestError where the settings or the address are wrong."""
+        self._refuse_open_door()
+        return ServeOptions(
+            settings=settings_from(index=self.index, embedder=self.embedder, engine=self.engine),
+            model_repository=self.model_repository,
+            host=self.host,
+            http_port=self.http_port,
+            grpc_port=self.grpc_port,
+            metrics_port=self.metrics_port,
+            profile=self.profile,
+            drain_timeout_s=self.drain_timeout_s,
+            log_file=self.log_file,
+        )
+
+    def _refuse_open_door(self) -> None:
+        if not is_loopback(self.host) and not self.allow_non_loopback:
+            raise BadRequestError(
+                f"--host {self.host} can be reached by other machines, and the Triton in the wheel has known security holes"
+                " (it is for loopback use); serve from the production image, or give --allow-non-loopback"
+            )
+
+
+def run(request: ServeRequest) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP, then drain; a second one kills. Raises RagError where Triton can't start or ends."""
+    options = request.serve_options()
+    served = look_at(options.settings)
+    with StopSignals() as signals, TritonServer(interrupted=lambda: bool(signals.received)) as server:
+        tell("starting Triton")
+        began = time.monotonic()
+        try:
+            running = server.start(options)
+        except KeyboardInterrupt:
+            raise typer.Exit(128 + signals.received[0]) from None
+        _announce(request, running, served, began)
+        follower = LogFollower(running.log_path, sys.stderr) if request.verbose else nullcontext()
+        with follower:
+            _stay(server, signals)
+
+
+def _stay(server: TritonServer, signals: StopSignals) -> None:
+    triton = server.pidfd()
+    try:
+        signals.wait(triton)
+    finally:
+        os.close(triton)
+    if not signals.received:
+        raise server.failure()
+    tell(f"{signal.Signals(signals.received[0]).name}: finishing what has begun; once more to end at once")
+    server.stop(hurry=lambda: len(signals.received) > 1)
+    tell("stopped")
+
+
+def _announce(request: ServeRequest, running: RunningServer, served: Served, began: float) -> None:
+    ready_s = time.monotonic() - began
+    if request.json:
+        write_json(
+            {
+                "host": running.host,
+                "http_port": running.http_port,
+                "grpc_port": running.grpc_port,
+                "metrics_port": running.metrics_port,
+                "pid": os.getpid(),
+                "triton_pid": running.pid,
+                "index": str(served.index),
+                "index_version": served.index_version,
+                "passages": served.passages,
+                "log": str(running.log_path),
+                "ready_s": round(ready_s, 3),
+            }
+        )
+        return
+    write(
+        f"{bold('ready')} in {ready_s:.1f} s: {served.passages:,} passages, version {served.index_version} of {served.index}"
+    )
+    write(f"  gRPC     {running.grpc_url}")
+    write(f"  HTTP     {running.http_url}")
+    write(f"  metrics  http://{running.host}:{running.metrics_port}/metrics")
+    write(f"  log      {running.log_path}")
+    write(f'ask: tritonrag ask "..." --url {running.grpc_url}    stop: Ctrl-C')

@@ -1,0 +1,230 @@
+"""Start one Triton, wait until it is ready, and take it down again so that nothing of it is left."""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tritonrag import die_with_parent
+from tritonrag.ports import address_of, choose_ports, is_free, reachable
+from tritonrag.processes import has_exited, kill_session, session_members, shared_memory
+from tritonrag.triton_command import ServeOptions, find_model_repository, triton_arguments, triton_environment
+from tritonrag.triton_home import TritonHome, find_wheel
+from tritonrag.triton_log import failure, port_was_taken, read_log
+from tritonrag_client.errors import RagError, UnavailableError
+
+_POLL_S = 0.05
+_ATTEMPTS = 3  # for free ports that somebody else took between our choice and Triton's bind
+_BEYOND_DRAIN_S = 15.0  # what Triton may need after its drain timeout to unload its models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningServer:
+    """A Triton that is ready. `host` is the address under which this machine reaches it."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    pid: int
+    log_path: Path
+    shm_prefix: str
+
+    @property
+    def grpc_url(self) -> str:
+        """What a RagClient takes."""
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def http_url(self) -> str:
+        """Where Triton's own HTTP endpoints are."""
+        return f"http://{self.host}:{self.http_port}"
+
+
+class TritonServer:
+    """One Triton. A context manager that stops it on the way out; `stop` and `kill` may be called at any time and repeatedly.
+
+    Start it from a thread that outlives it: the kernel tells Triton to stop when the thread that started it ends.
+    `interrupted` is asked while Triton starts; once it says yes, `start` gives up with KeyboardInterrupt.
+    """
+
+    def __init__(self, *, interrupted: Callable[[], bool] = lambda: False) -> None:
+        self._interrupted = interrupted
+        self._process: subprocess.Popen[bytes] | None = None
+        self._home: TritonHome | None = None
+        self._stop_timeout_s = 0.0
+        self._running: RunningServer | None = None
+        self._session: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, options: ServeOptions) -> RunningServer:
+        """Start Triton and return once every model is ready.
+
+        Raises BadRequestError for a port that is taken, NotFoundError for a missing wheel or repository, the models' own error
+        where one does not load, InternalError with the log's path where Triton ends or is not ready in `ready_timeout_s`.
+        """
+        find_model_repository(options.model_repository)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._start_once(options)
+            except _PortLostError:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError  # the loop returns or raises
+
+    def stop(self, timeout_s: float | None = None, *, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Let Triton finish what it has begun (SIGTERM), then end what is left (SIGKILL) and remove every trace.
+
+        `timeout_s` None: the drain timeout it was started with, and some time to unload. Once `hurry` says yes, it is killed.
+        """
+        process = self._process
+        if process is None:
+            return
+        deadline = time.monotonic() + (self._stop_timeout_s if timeout_s is None else timeout_s)
+        try:
+            if not has_exited(process.pid):
+                process.send_signal(signal.SIGTERM)
+            while not has_exited(process.pid) and time.monotonic() < deadline and not hurry():
+                time.sleep(_POLL_S)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End Triton and its stubs at once and remove every trace; nothing happens where nothing runs."""
+        process, home = self._process, self._home
+        if process is not None:
+            # While Triton's exit status is unread its process id, which is the session's, can't be another's.
+            kill_session(process.pid)
+            process.wait()
+            self._process = None
+        if home is not None:
+            home.remove()
+            self._home = None
+
+    def pidfd(self) -> int:
+        """A file descriptor that becomes readable when Triton ends; the caller closes it."""
+        if self._process is None:
+            raise UnavailableError("Triton is not running")
+        return os.pidfd_open(self._process.pid)
+
+    def check_left_behind(self) -> list[str]:
+        """What is left of the server that was started last: its processes, shared memory, folder, ports. Empty when all is well."""
+        left = (
+            [] if self._session is None else [f"process {p.pid}: {p.command}" for p in session_members(self._session)]
+        )
+        running = self._running
+        if running is None:
+            return left
+        left += [f"shared memory {region}" for region in shared_memory(running.shm_prefix)]
+        home = Path(tempfile.gettempdir()) / running.shm_prefix
+        left += [f"folder {home}"] if home.exists() else []
+        ports = (running.http_port, running.grpc_port, running.metrics_port)
+        return left + [f"port {port}" for port in ports if not is_free(running.host, port)]
+
+    def failure(self) -> RagError:
+        """Why Triton ended or does not get ready, from its log, which is kept where it outlives the server's folder."""
+        if self._running is None or self._process is None:
+            return UnavailableError("Triton was not started")
+        log_path = self._running.log_path
+        error_log, status = read_log(log_path), self._process.poll()
+        if self._home is not None and log_path.is_relative_to(self._home.path):
+            with suppress(OSError):  # a full disk must not hide what the log says
+                log_path = Path(shutil.copy(log_path, kept_log(self._home)))
+        return failure(error_log, log_path=log_path, exit_status=status)
+
+    def _start_once(self, options: ServeOptions) -> RunningServer:
+        self.kill()
+        address = address_of(options.host)
+        wanted = {"http": options.http_port, "grpc": options.grpc_port, "metrics": options.metrics_port}
+        ports = choose_ports(address, wanted)
+        wheel = find_wheel()
+        self._home, self._stop_timeout_s = TritonHome(wheel), options.drain_timeout_s + _BEYOND_DRAIN_S
+        log_path = (options.log_file or self._home.path / "triton.log").absolute()
+        arguments = triton_arguments(options, wheel, self._home, address=address, ports=ports)
+        try:
+            process = _spawn(arguments, triton_environment(options, wheel), log_path, self._home.lock_fd)
+            self._process, self._session = process, process.pid
+            self._running = RunningServer(
+                host=reachable(address),
+                http_port=ports["http"],
+                grpc_port=ports["grpc"],
+                metrics_port=ports["metrics"],
+                pid=process.pid,
+                log_path=log_path,
+                shm_prefix=self._home.shm_prefix,
+            )
+            self._wait_until_ready(self._running, options, retry=0 in wanted.values())
+        except BaseException:
+            self.kill()
+            raise
+        return self._running
+
+    def _wait_until_ready(self, running: RunningServer, options: ServeOptions, *, retry: bool) -> None:
+        deadline = time.monotonic() + options.ready_timeout_s
+        while not _is_ready(running):
+            if self._interrupted():
+                raise KeyboardInterrupt
+            ended = has_exited(running.pid)
+            if ended and retry and port_was_taken(read_log(running.log_path)):
+                raise _PortLostError("a free port was taken by another process before Triton could have it; try again")
+            if ended or time.monotonic() > deadline:
+                raise self.failure()
+            time.sleep(_POLL_S)
+
+
+def kept_log(home: TritonHome) -> Path:
+    """Where the log of a server that failed stays."""
+    return Path(tempfile.gettempdir()) / f"{home.path.name.replace('-home-', '-failed-')}.log"
+
+
+class _PortLostError(UnavailableError):
+    """Somebody took a free port before Triton had it."""
+
+
+def _spawn(arguments: list[str], environment: dict[str, str], log_path: Path, lock_fd: int) -> subprocess.Popen[bytes]:
+    """Start Triton as the leader of its own session: a Ctrl-C at the terminal reaches us alone, and its stubs can be found."""
+    guard = [sys.executable, "-I", "-S", str(Path(die_with_parent.__file__)), str(os.getpid())]
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("wb") as log:
+        return subprocess.Popen(
+            [*guard, *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=(lock_fd,),
+        )
+
+
+def _is_ready(running: RunningServer) -> bool:
+    """Whether Triton says that every model is ready, and its metrics, which start last, can be reached."""
+    connection = http.client.HTTPConnection(running.host, running.http_port, timeout=5)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        if connection.getresponse().status != http.HTTPStatus.OK:
+            return False
+        with socket.create_connection((running.host, running.metrics_port), timeout=5):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

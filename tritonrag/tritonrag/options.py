@@ -1,0 +1,78 @@
+"""The options of the commands, each with its environment variable: where an option is a leaf of the settings, the leaf's."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+_DIR = {"metavar": "DIR", "show_default": False}
+
+Json = Annotated[
+    bool, typer.Option("--json", envvar="TRITONRAG_JSON", help="One line of JSON on stdout, for machines.")
+]
+EmbedderDir = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TRITONRAG_EMBEDDER_MODEL", help="Embedding model's folder. (default: .tritonrag/embedder)", **_DIR
+    ),
+]
+IndexDir = Annotated[
+    Path | None, typer.Option(envvar="TRITONRAG_INDEX", help="Index directory. (default: .tritonrag/index)", **_DIR)
+]
+Url = Annotated[str, typer.Option(envvar="TRITONRAG_URL", help="The server's gRPC address, HOST:PORT.")]
+TimeoutS = Annotated[float, typer.Option(envvar="TRITONRAG_TIMEOUT_S", help="Seconds for everything.")]
+NumPassages = Annotated[
+    int | None,
+    typer.Option(
+        envvar="TRITONRAG_NUM_PASSAGES", help="Passages to retrieve. (default: the server's)", show_default=False
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        envvar="TRITONRAG_MAX_TOKENS", help="Longest answer, in tokens. (default: the server's)", show_default=False
+    ),
+]
+Tenant = Annotated[
+    str | None, typer.Option(envvar="TRITONRAG_TENANT", help="Also see this tenant's passages.", show_default=False)
+]
+Filter = Annotated[
+    str | None,
+    typer.Option(envvar="TRITONRAG_FILTER", metavar="JSON", help="Condition on metadata.", show_default=False),
+]
+
+Host = Annotated[str, typer.Option(envvar="TRITONRAG_HOST", help="Address to listen on.")]
+Profile = Annotated[Literal["cpu", "gpu"], typer.Option(envvar="TRITONRAG_PROFILE", help="Model configurations.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRITONRAG_GENERATOR_ENGINE", help="Who writes the answers. (default: extractive)", show_default=False
+    ),
+]
+ModelRepository = Annotated[
+    Path | None, typer.Option(envvar="TRITONRAG_MODEL_REPOSITORY", help="Triton repository. (default: ours)", **_DIR)
+]
+AllowNonLoopback = Annotated[
+    bool,
+    typer.Option("--allow-non-loopback", envvar="TRITONRAG_ALLOW_NON_LOOPBACK", help="Let other machines connect."),
+]
+DrainTimeoutS = Annotated[
+    int, typer.Option(envvar="TRITONRAG_DRAIN_TIMEOUT_S", min=0, help="Seconds that running requests get at the end.")
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(envvar="TRITONRAG_LOG_FILE", metavar="FILE", help="Triton's log. (default: gone at the end)"),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", envvar="TRITONRAG_VERBOSE", help="Triton's log on stderr.")]
+
+
+def port_option(service: str) -> typer.models.OptionInfo:
+    """An option for the port of a service (http, grpc, metrics)."""
+    info: typer.models.OptionInfo = typer.Option(
+        f"--{service}-port",
+        envvar=f"TRITONRAG_{service.upper()}_PORT",
+        min=0,
+        max=65535,
+        help=f"Port for {service}; 0 is a free one.",
+    )
+    return info

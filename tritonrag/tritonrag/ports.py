@@ -1,0 +1,66 @@
+"""Ports to listen on: given ones are checked before anything starts, a 0 stands for a free one."""
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from tritonrag_client.errors import BadRequestError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address; raises BadRequestError where `host` is no address."""
+    return ipaddress.ip_address(address_of(host)).is_loopback
+
+
+def address_of(host: str) -> str:
+    """The numeric address Triton is to bind; raises BadRequestError where `host` is neither one nor `localhost`."""
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError as error:
+        raise BadRequestError(f"--host is {host!r}; give an IP address of this machine, such as 127.0.0.1") from error
+
+
+def reachable(address: str) -> str:
+    """The address under which this machine reaches a server that is bound to `address`."""
+    parsed = ipaddress.ip_address(address)
+    if not parsed.is_unspecified:
+        return address
+    return "127.0.0.1" if isinstance(parsed, ipaddress.IPv4Address) else "::1"
+
+
+def choose_ports(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
+    """A port for every name (`http`, `grpc`, ...): the wanted one, or a free one where 0 is wanted.
+
+    Another process can take a port between this call and its use: who wanted 0 tries again then.
+    Raises BadRequestError that names the option and the port where a wanted one can't be had.
+    """
+    with ExitStack() as held:  # all are held until all are chosen, so that no two are the same
+        return {name: _bind(held, address, name, port) for name, port in wanted.items()}
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether nobody listens on the port and we may."""
+    with ExitStack() as held:
+        try:
+            _bind(held, address, "probe", port)
+        except BadRequestError:
+            return False
+        return True
+
+
+def _bind(held: ExitStack, address: str, name: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    # A port in TIME_WAIT can be bound by Triton, so the probe must not be stricter than Triton is.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((address, port))
+        probe.listen(1)  # with SO_REUSEADDR two sockets may bind one port, but only one may listen
+    except OSError as error:
+        message = f"--{name}-port {port} can't be had on {address} ({error.strerror}); stop what uses it, or give --{name}-port 0"
+        raise BadRequestError(f"{message} for a free one") from error
+    bound: int = probe.getsockname()[1]
+    return bound

@@ -1,0 +1,46 @@
+"""A look at what is to be served, before Triton starts: a wrong folder is named at once, not after seconds of loading."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonrag_backends.embedding.format import MODEL_FILES, EmbedderManifest
+from tritonrag_backends.index.store import read_current
+from tritonrag_backends.settings import Settings
+from tritonrag_client.errors import BadRequestError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The index that a server is started with. It may serve a later version by and by. `passages` is their number."""
+
+    index: Path
+    index_version: int
+    passages: int
+
+
+def look_at(settings: Settings) -> Served:
+    """Look at the embedding model and the index that the settings name: their manifests, not their data.
+
+    Raises NotFoundError where one is missing, BadRequestError where the index is of another embedding model,
+    InternalError where one is damaged; each names the folder and the way out.
+    """
+    embedder = look_at_embedder(settings)
+    index = read_current(settings.index)
+    if index.embedding.fingerprint != embedder.fingerprint:
+        raise BadRequestError(
+            f"the index at {settings.index} was built with the embedding model {index.embedding.name}"
+            f" ({index.embedding.fingerprint[:12]}), and the one at {settings.embedder.model} is {embedder.name}"
+            f" ({embedder.fingerprint[:12]}); give --embedder the folder of the first, or build the index again"
+        )
+    return Served(index=settings.index, index_version=index.index_version, passages=index.counts.passages)
+
+
+def look_at_embedder(settings: Settings) -> EmbedderManifest:
+    """The embedding model's manifest. Raises NotFoundError where it, or the file of the wanted precision, is missing."""
+    folder, name = settings.embedder.model, MODEL_FILES[settings.embedder.precision]
+    manifest = EmbedderManifest.load(folder, verify=False)
+    if not (folder / name).is_file():
+        raise NotFoundError(
+            f"the embedder in {folder} lacks its file {name}; write one with: tritonrag export embedder"
+        )
+    return manifest

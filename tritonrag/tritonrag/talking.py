@@ -1,0 +1,36 @@
+"""What `ask` and `search` share: a client for the given server, and a clear word where none answers."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tritonrag_client import RagClient, Timeouts
+from tritonrag_client.errors import BadRequestError, UnavailableError
+
+_CONNECT_S = 3.0
+
+
+@contextmanager
+def connected(url: str, *, timeout_s: float) -> Iterator[RagClient]:
+    """A client. Raises UnavailableError that says how to start a server where none is live at `url`."""
+    timeouts = Timeouts(connect_s=min(_CONNECT_S, timeout_s), total_s=timeout_s)
+    with RagClient(url, timeouts=timeouts) as client:
+        if not client.health().live:
+            raise UnavailableError(
+                f"no server answers at {url}; start one with `tritonrag serve`, or give --url HOST:PORT of its gRPC port"
+            )
+        yield client
+
+
+def parse_filter(text: str | None) -> Mapping[str, Any] | None:
+    """The JSON object in --filter; raises BadRequestError where it is none."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadRequestError(f"--filter is {text!r}, which is not JSON ({error}); give an object") from error
+    if not isinstance(value, dict):
+        raise BadRequestError(f"--filter is {text!r}; give a JSON object")
+    return value

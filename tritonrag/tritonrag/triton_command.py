@@ -1,0 +1,94 @@
+"""The command line and the environment that one Triton is started with."""
+
+import os
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tritonrag.triton_home import TritonHome, TritonWheel
+from tritonrag_backends.settings import ENV_PREFIX, Settings
+from tritonrag_client.contract import RAG, RETRIEVE
+from tritonrag_client.errors import NotFoundError
+
+PACKAGED_REPOSITORY = Path(__file__).parent / "model_repository"
+CHECKOUT_REPOSITORY = Path(__file__).parents[2] / "model_repository"
+
+# One thread in each library's pool: instances, not threads, fill the cores (measured: 1.47 times one instance of two threads),
+# and pools of several instances that spin against each other cost 1.4 times. A variable that is set already is left alone.
+THREAD_DEFAULTS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """How one Triton is started. Ports: 0 is a free one. `log_file` None: in the server's private folder, gone with it.
+
+    `model_repository` None is the one that belongs to this package. `models` are loaded with those that they are composed of.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    model_repository: Path | None = None
+    models: tuple[str, ...] = (RAG, RETRIEVE)
+    host: str = "127.0.0.1"
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
+    profile: str = "cpu"
+    drain_timeout_s: int = 30
+    ready_timeout_s: float = 300.0
+    log_file: Path | None = None
+    triton_arguments: tuple[str, ...] = ()
+
+
+def find_model_repository(given: Path | None) -> Path:
+    """The given repository, else the one in the installed package, else the checkout's; raises NotFoundError where it is none."""
+    if given is not None:
+        if not given.is_dir():
+            raise NotFoundError(
+                f"the model repository {given} is not a directory; give one that holds <model>/config.pbtxt"
+            )
+        return given.absolute()
+    for candidate in (PACKAGED_REPOSITORY, CHECKOUT_REPOSITORY):
+        if candidate.is_dir():
+            return candidate
+    raise NotFoundError(
+        f"no model repository at {PACKAGED_REPOSITORY}; reinstall tritonrag, or give --model-repository DIR"
+    )
+
+
+def has_gpu() -> bool:
+    """Whether the NVIDIA kernel driver shows a device."""
+    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
+def triton_arguments(
+    options: ServeOptions, wheel: TritonWheel, home: TritonHome, *, address: str, ports: Mapping[str, int]
+) -> list[str]:
+    """The command line of tritonserver. `ports` has `http`, `grpc` and `metrics`."""
+    arguments = [str(wheel.tritonserver), f"--model-repository={find_model_repository(options.model_repository)}"]
+    arguments += [f"--backend-directory={home.backends}", f"--cache-directory={home.caches}"]
+    arguments += [f"--backend-config=python,shm-region-prefix-name={home.shm_prefix}"]
+    arguments += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in options.models)]
+    if options.profile != "cpu":
+        arguments.append(f"--model-config-name={options.profile}")
+    for service, port in ports.items():
+        arguments += [f"--{service}-address={address}", f"--{service}-port={port}"]
+    arguments += ["--exit-on-error=true", "--strict-readiness=true", f"--exit-timeout-secs={options.drain_timeout_s}"]
+    if not has_gpu():
+        arguments.append("--allow-gpu-metrics=false")
+    return [*arguments, *options.triton_arguments]
+
+
+def triton_environment(
+    options: ServeOptions, wheel: TritonWheel, base: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of Triton and its stubs: ours without what the settings tree would refuse, and the settings themselves."""
+    inherited = os.environ if base is None else base
+    environment = {name: value for name, value in inherited.items() if not name.startswith(ENV_PREFIX)}
+    environment = {**THREAD_DEFAULTS, **environment, **options.settings.to_environment()}
+    environment["LD_LIBRARY_PATH"] = wheel.library_path()
+    # The stub's interpreter takes the virtual environment whose bin is first on PATH.
+    scripts = sysconfig.get_path("scripts")
+    environment["PATH"] = os.pathsep.join([scripts, environment.get("PATH", os.defpath)])
+    environment.setdefault("PYTHONUNBUFFERED", "1")  # a model's last words reach the log even when it is killed
+    return environment

@@ -1,0 +1,54 @@
+"""Read out of Triton's log why it did not start."""
+
+import re
+from pathlib import Path
+
+from tritonrag_client.errors import ERROR_TYPES, InternalError, RagError, parse_error
+
+# As 2.51.0 writes it (one line, with \n spelled out):
+# E1122 12:00:57.2 6583 model_lifecycle.cc:642] "failed to load 'm' version 1: Internal: ValueError: why\n\nAt:\n  path(4): f\n"
+_LOAD_FAILURE = re.compile(r"\] \"?failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*?)\"?$", re.MULTILINE)
+_ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ \S+\] \"?(?P<text>.*?)\"?$|^error: (?P<fatal>.*)$", re.MULTILINE)
+_BEFORE_CODE = re.compile(rf"^(?:\w[\w .]*: )*?(?=(?:{'|'.join(ERROR_TYPES)}): )")
+_PORT_TAKEN = re.compile(r"already in use|failed to start (?:HTTP|GRPC|Metrics) service|Address already", re.IGNORECASE)
+_NOISE = ("CudaDriverHelper has not been initialized",)  # what 2.51.0 logs as an error on every machine without a GPU
+_LAST_LINES = 3
+
+
+def read_log(path: Path) -> str:
+    """The log's text; "" where there is none yet."""
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def port_was_taken(log: str) -> bool:
+    """Whether Triton ended because somebody else listens on one of its ports."""
+    return _PORT_TAKEN.search(log) is not None
+
+
+def failure(log: str, *, log_path: Path, exit_status: int | None) -> RagError:
+    """The error for a person: a model's own coded message as it stands, without traceback, else Triton's last words.
+
+    `exit_status` None means that Triton still ran when we gave up on it. The log's path stands in every message.
+    """
+    reasons = {match["model"]: _plain(match["reason"]) for match in _LOAD_FAILURE.finditer(log)}
+    for reason in reasons.values():
+        coded = parse_error(_BEFORE_CODE.sub("", reason))
+        if coded is not None:
+            return type(coded)(f"{coded.message} (log: {log_path})")
+    if reasons:
+        texts = "; ".join(f"the model {model} did not load: {reason}" for model, reason in reasons.items())
+        return InternalError(f"{texts} (log: {log_path})")
+    end = "is still not ready" if exit_status is None else f"ended with status {exit_status} before it was ready"
+    last = "; ".join(_error_lines(log)[-_LAST_LINES:])
+    return InternalError(f"Triton {end}{': ' + last if last else ''} (log: {log_path})")
+
+
+def _plain(reason: str) -> str:
+    """A model's exception without Triton's status, the pybind traceback ("At:" and paths) and escaped line ends."""
+    text = reason.replace("\\n", "\n").split("\n\nAt:\n")[0]
+    return " ".join(re.sub(r"^(?:Internal|Invalid argument|Unavailable|Unknown): ", "", text).split())
+
+
+def _error_lines(log: str) -> list[str]:
+    texts = [(match["text"] or match["fatal"] or "").strip() for match in _ERROR_LINE.finditer(log)]
+    return [_plain(text) for text in texts if text and not any(noise in text for noise in _NOISE)]
