@@ -43,6 +43,7 @@ FINISH_REASON: Final = "finish_reason"  # STRING [1], "" until the last response
 DEGRADED: Final = "degraded"  # STRING [1], "" or what was given up and why
 
 NO_PASSAGE: Final = -1
+MAX_BATCH: Final = 64  # rows in one request to embedder, retriever or retrieve: their max_batch_size
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 

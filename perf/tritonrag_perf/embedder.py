@@ -1,6 +1,6 @@
 """What the encoder costs: packed and padded, int8 and fp32, call sizes, threads. `python -m tritonrag_perf.embedder`.
 
-Every contender runs once per round, rounds interleaved, so that a noisy machine is noisy for all of them; the table gives the median
+Every contender runs once per round, rounds interleaved, so that a noisy machine is noisy for all; tables give the median
 and the range over rounds. Texts are words of the vocabulary, drawn with a fixed seed to wanted lengths.
 """
 

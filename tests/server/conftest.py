@@ -8,7 +8,7 @@ import pytest
 from tests.server.wire import Wire
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import ServeOptions
-from tritonrag_backends.embedding import Encoder
+from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.settings import EmbedderSettings, Settings
 from tritonrag_export.documents.model import Document
 from tritonrag_export.documents.pydoc_corpus import pydoc_documents

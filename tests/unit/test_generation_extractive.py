@@ -107,7 +107,7 @@ async def test_any_text_ends_in_exactly_one_finish_reason(question: str, texts: 
 
 
 def test_candidates_are_folded_unique_and_in_passage_order() -> None:
-    found = find_sentences("median", [passage("The median\n  is the middle value."), passage(MEAN), passage(MEDIAN)], 10)
+    found = find_sentences("median", [passage("The median\nis the  middle value."), passage(MEAN), passage(MEDIAN)], 10)
     assert [(sentence.text, sentence.source) for sentence in found] == [
         ("The median is the middle value.", 1),
         ("The mean is the sum of the data divided by the number of points.", 2),

@@ -7,7 +7,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """A heading inside a document. `start` and `end` are character offsets into the document's text; level 1 is the top."""
+    """A heading inside a document; level 1 is the top.
+
+    `start` and `end` are character offsets into the document's text. That span (the heading's lines) is part of no
+    passage: it reaches them through their titles. Where start equals end, a section begins that has no heading line.
+    """
 
     level: int
     title: str
@@ -17,10 +21,15 @@ class Heading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One document as plain text. Passages cite it by character offsets into `text`."""
+    """One document as plain text. Passages cite it by character offsets into `text`.
+
+    Lines end in a single newline character and there are no other control characters but tabs.
+    `headings` are in order and don't overlap. `page_starts` holds the offset of each page, for formats that have pages.
+    """
 
     uri: str
     title: str
     text: str
     headings: tuple[Heading, ...] = ()
+    page_starts: tuple[int, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)

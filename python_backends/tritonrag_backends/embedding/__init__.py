@@ -1,0 +1,1 @@
+"""Text to unit vectors: the folder format, packing, tokenising and the encoder."""

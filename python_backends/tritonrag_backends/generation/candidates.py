@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tritonrag_backends.sentences import split_sentences
+from tritonrag_backends.text.pieces import pieces
 from tritonrag_client.contract import Passage
 
 _TOKEN = re.compile(r"\S+")
@@ -40,10 +40,10 @@ def find_sentences(question: str, passages: Sequence[Passage], limit: int) -> li
     """
     unique: dict[str, Sentence] = {}
     for source, passage in enumerate(passages, start=1):
-        for start, end in split_sentences(passage.text):
-            text = " ".join(passage.text[start:end].split())
+        for piece in pieces(passage.text, 0, len(passage.text)):
+            text = " ".join(passage.text[piece.start : piece.end].split())
             if len(_TERM.findall(text)) >= _MIN_TERMS:
-                unique.setdefault(text, Sentence(text=text, source=source, title=passage.title, start=start))
+                unique.setdefault(text, Sentence(text=text, source=source, title=passage.title, start=piece.start))
     sentences = list(unique.values())
     if len(sentences) <= limit:
         return sentences

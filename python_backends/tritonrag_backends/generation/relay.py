@@ -18,6 +18,7 @@ async def relay(
 ) -> AsyncGenerator[Delta, None]:
     """Yield the engine's deltas; end with finish_reason `cancelled` when the generation is stopped or its client is gone.
 
+    After the delta that bears a finish_reason nothing is asked any more: its receiver may have let go of the request.
     Always closes `deltas`, which aborts the engine's work.
     """
     stopped: asyncio.Future[bool] = asyncio.ensure_future(generation.stopped.wait())
@@ -33,6 +34,8 @@ async def relay(
             except StopAsyncIteration:
                 return
             yield delta
+            if delta.finish_reason is not None:
+                return
     finally:
         stopped.cancel()
         if upcoming is not None and not upcoming.done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from tritonrag_backends.embedding import Encoder
+from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.models.edge import require_text, serve_batch, texts_of
 from tritonrag_backends.models.metrics import EmbedderMetrics
 from tritonrag_backends.settings import load_settings

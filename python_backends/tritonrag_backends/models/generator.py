@@ -18,6 +18,7 @@ from tritonrag_backends.models.calls import embed, retrieve
 from tritonrag_backends.models.edge import error_response, strings_tensor
 from tritonrag_backends.models.metrics import GeneratorMetrics
 from tritonrag_backends.models.questions import Question, is_stop, read_question, read_tenant
+from tritonrag_backends.models.sender import Sender
 from tritonrag_backends.settings import load_settings
 from tritonrag_client.contract import DEGRADED, FINISH_REASON, GENERATOR, SOURCES, TEXT_OUTPUT
 
@@ -47,36 +48,28 @@ class TritonPythonModel:
 
     async def _serve(self, request: pb_utils.InferenceRequest) -> None:
         """Send the answer's deltas, or the error; whatever happens, Triton is told of the end."""
-        sender, finish_reason = request.get_response_sender(), ""
+        sender = Sender(request.get_response_sender())
         try:
+            if is_stop(request):
+                self._running.stop(request.request_id(), read_tenant(request, self._settings))
+                sender.send(_response(Delta(text="", finish_reason="cancelled"), b"[]"), last=True)
+                return
             async with aclosing(self._answers(request, sender.is_cancelled)) as answers:
                 async for delta, sources in answers:
-                    finish_reason = delta.finish_reason or ""
-                    sender.send(
-                        _response(delta, sources),
-                        flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if finish_reason else 0,
-                    )
-                    if delta.degraded:
-                        self._metrics.degraded()
+                    sender.send(_response(delta, sources), last=delta.finish_reason is not None)
+                    self._metrics.sent(delta)
         except Exception as error:  # noqa: BLE001 - the model's edge
-            finish_reason = "error"
-            sender.send(error_response(error, GENERATOR), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        if not finish_reason:
-            finish_reason = "error"
-            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        self._metrics.ended(finish_reason)
+            self._metrics.failed()
+            sender.send(error_response(error, GENERATOR), last=True)
+        finally:
+            sender.close()
 
     async def _answers(
         self, request: pb_utils.InferenceRequest, is_cancelled: Callable[[], bool]
     ) -> AsyncGenerator[tuple[Delta, bytes], None]:
         """Deltas, the first with the sources' JSON."""
-        tenant = read_tenant(request, self._settings)
-        if is_stop(request):
-            self._running.stop(request.request_id(), tenant)
-            yield Delta(text="", finish_reason="cancelled"), b"[]"
-            return
         question = read_question(request, self._settings)
-        with self._counted(request.request_id(), tenant) as generation:
+        with self._counted(request.request_id(), question.tenant) as generation:
             prompt, sources = await _prompt(question)
             deltas = relay(self._engine.generate(prompt, question.sampling), generation, is_cancelled)
             async with aclosing(deltas if question.stream else _joined(deltas)) as wanted:

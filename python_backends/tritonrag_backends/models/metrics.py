@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import triton_python_backend_utils as pb_utils
 
+from tritonrag_backends.generation.engine import Delta
+
 
 class EmbedderMetrics:
     """Tokens that were embedded: the real ones, and those computed with the padding among them."""
@@ -50,10 +52,13 @@ class GeneratorMetrics:
         """Set how many run now."""
         self._running.set(count)
 
-    def ended(self, finish_reason: str) -> None:
-        """Count one that ended."""
-        self._ended[finish_reason].increment(1)
+    def sent(self, delta: Delta) -> None:
+        """Count a delta that ends an answer, and one that says what was given up."""
+        if delta.finish_reason:
+            self._ended[delta.finish_reason].increment(1)
+        if delta.degraded:
+            self._degraded.increment(1)
 
-    def degraded(self) -> None:
-        """Count an answer that gave something up."""
-        self._degraded.increment(1)
+    def failed(self) -> None:
+        """Count an answer that ended in an error."""
+        self._ended["error"].increment(1)

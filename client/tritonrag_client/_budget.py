@@ -1,0 +1,55 @@
+"""The time of one call, and the tries that fit in it."""
+
+from collections.abc import Callable
+
+from tritonrag_client._wire import Message
+from tritonrag_client.errors import DeadlineError, RagError
+from tritonrag_client.options import RetryPolicy, Timeouts
+
+
+class Budget:
+    """The seconds that one call has, counted from when this is made. `clock` gives monotonic seconds."""
+
+    def __init__(self, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+        self._timeouts, self._clock = timeouts, clock
+        self._end_s = clock() + timeouts.total_s
+
+    def left_s(self) -> float:
+        """Seconds until the deadline, negative after it."""
+        return self._end_s - self._clock()
+
+    def remaining_s(self) -> float:
+        """Seconds until the deadline; raises DeadlineError where none are left."""
+        left_s = self.left_s()
+        if left_s <= 0:
+            raise self.spent()
+        return left_s
+
+    def connect_s(self) -> float:
+        """Seconds that connecting may take; raises DeadlineError where none are left."""
+        return min(self._timeouts.connect_s, self.remaining_s())
+
+    def spent(self) -> DeadlineError:
+        """The error for a call that has used up its time."""
+        return DeadlineError(
+            f"no complete answer within total_s = {self._timeouts.total_s:g}; allow more time, or ask for less"
+        )
+
+
+class Tries:
+    """Decides after each failure of one call whether it is tried again. Used by one call at a time."""
+
+    def __init__(self, policy: RetryPolicy, budget: Budget, draw: Callable[[], float]) -> None:
+        self._pauses_s = policy.pauses_s(draw, budget.left_s)
+
+    def pause_s(self, error: RagError) -> float:
+        """Seconds to wait before the next try; raises `error` where there shall be none."""
+        pause_s = next(self._pauses_s, None) if error.retryable else None
+        if pause_s is None:
+            raise error
+        return pause_s
+
+
+def put_queue_timeout(request: Message, budget: Budget) -> None:
+    """Set the parameter by which Triton drops it from a queue once nobody waits for it any more, in microseconds."""
+    request.parameters["timeout"].int64_param = max(1, int(budget.remaining_s() * 1e6))

@@ -1,0 +1,141 @@
+"""What a client was made with, the state of its connection, and what its failures mean. Knows no `await`."""
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+import grpc
+
+from tritonrag_client._answers import AnswerProgress
+from tritonrag_client._budget import Budget, Tries
+from tritonrag_client._channel import Calls, open_channel, require_address
+from tritonrag_client._requests import answer_request
+from tritonrag_client._status import from_call
+from tritonrag_client._wire import GrpcChannel, GrpcFailure, GrpcModule, Message
+from tritonrag_client.contract import RAG
+from tritonrag_client.errors import BadRequestError, DeadlineError, RagError, RequestCancelledError, UnavailableError
+from tritonrag_client.options import AnswerModel, ChannelOptions, RetryPolicy, Timeouts, TlsOptions
+
+DEFAULT_URL: Final = "127.0.0.1:8001"
+_STOP_S: Final = 1.0  # a healthy server answers a stop in a millisecond
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """What a client was made with."""
+
+    url: str
+    timeouts: Timeouts
+    retry: RetryPolicy
+    tls: TlsOptions | None
+    channel: ChannelOptions
+    model: AnswerModel
+
+    def __post_init__(self) -> None:
+        require_address(self.url)
+        if self.model not in get_args(AnswerModel):
+            raise BadRequestError(f"model is {self.model!r}; use one of {', '.join(get_args(AnswerModel))}")
+        for name, kind in (("timeouts", Timeouts), ("retry", RetryPolicy), ("channel", ChannelOptions)):
+            if not isinstance(getattr(self, name), kind):
+                raise BadRequestError(f"{name} is {getattr(self, name)!r}; give a {kind.__name__}(...)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chance:
+    """Time and luck, which tests replace: monotonic seconds, and numbers in [0, 1)."""
+
+    clock: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = random.random
+
+
+REAL_CHANCE: Final = Chance()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerJob:
+    """One answer to be had: the message to send, how far it is, and its time."""
+
+    request: Message
+    progress: AnswerProgress
+    budget: Budget
+    tenant: str | None
+
+
+class ClientCore:
+    """State and decisions of a client, for either flavour of gRPC."""
+
+    def __init__(self, settings: ClientSettings, chance: Chance) -> None:
+        self.settings = settings
+        self.connected = False
+        self._chance = chance
+        self._closed = False
+
+    def open(self, flavour: GrpcModule) -> tuple[GrpcChannel, Calls]:
+        """A channel of the module grpc or grpc.aio, and its calls."""
+        channel = open_channel(flavour, self.settings.url, self.settings.tls, self.settings.channel)
+        return channel, Calls(channel)
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    def require_open(self) -> None:
+        """Raises BadRequestError after `close`."""
+        if self._closed:
+            raise BadRequestError("this client is closed; make a new one")
+
+    def budget(self, timeouts: Timeouts | None) -> Budget:
+        """The time of a call that begins now. Raises BadRequestError after `close`."""
+        self.require_open()
+        if not isinstance(timeouts, Timeouts | None):
+            raise BadRequestError(f"timeouts is {timeouts!r}; give a Timeouts(connect_s=..., total_s=...)")
+        return Budget(timeouts or self.settings.timeouts, self._chance.clock)
+
+    def stop_budget(self) -> Budget:
+        """The time for telling the server to stop, which comes on top of a call's own."""
+        return self.budget(Timeouts(connect_s=_STOP_S, total_s=_STOP_S))
+
+    def tries(self, budget: Budget) -> Tries:
+        """The tries of a call with this budget."""
+        return Tries(self.settings.retry, budget, self._chance.draw)
+
+    def answer(self, question: str, options: Mapping[str, Any], *, stream: bool) -> AnswerJob:
+        """Everything that an answer needs, checked; nothing is sent yet."""
+        rest = dict(options)
+        budget = self.budget(rest.pop("timeouts", None))
+        request_id = rest.pop("request_id", None) or uuid.uuid4().hex
+        if not isinstance(request_id, str):
+            raise BadRequestError(f"request_id is {request_id!r}; give a str")
+        request = answer_request(self.settings.model, question, request_id, rest, stream=stream)
+        progress = AnswerProgress(request_id, self.tries(budget), survives_us=self.settings.model == RAG)
+        return AnswerJob(request=request, progress=progress, budget=budget, tenant=rest.get("tenant"))
+
+    def failure(self, error: GrpcFailure, budget: Budget) -> RagError:
+        """What a failed call means. Notes a lost connection, so that the next try makes sure of a new one."""
+        if self._closed:
+            return RequestCancelledError("the client was closed while the request ran")
+        failure, code = from_call(error), error.code()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return budget.spent()
+        if code is grpc.StatusCode.UNAVAILABLE and isinstance(failure, UnavailableError):
+            self.connected = False
+            return UnavailableError(f"{failure.message} (server {self.settings.url})")
+        return failure
+
+    def judge_connecting(self, error: GrpcFailure, budget: Budget) -> None:
+        """Take a failed ServerLive: any answer at all proves the connection.
+
+        Raises UnavailableError where none came, DeadlineError where the whole time is spent with that.
+        """
+        failure = self.failure(error, budget)
+        if isinstance(failure, DeadlineError):
+            budget.remaining_s()
+            raise UnavailableError(
+                f"{self.settings.url} did not answer within connect_s; does a Triton listen there?"
+            ) from error
+        if isinstance(failure, UnavailableError | RequestCancelledError):
+            raise failure from error
+        self.connected = True

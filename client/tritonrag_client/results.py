@@ -1,0 +1,72 @@
+"""What a client gives back. Standard library alone."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tritonrag_client.contract import Passage, Source
+
+_CITATION = re.compile(r"\[(\d{1,9})\]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer. `[n]` in `text` refers to the source with that number.
+
+    `finish_reason` is one of contract.FinishReason; `degraded` is "" or tells what the server gave up and why.
+    """
+
+    text: str
+    sources: tuple[Source, ...]
+    finish_reason: str
+    degraded: str
+    request_id: str
+
+    @property
+    def cited(self) -> tuple[Source, ...]:
+        """The sources that the text cites, by their number, each once."""
+        numbers = {int(number) for number in _CITATION.findall(self.text)}
+        return tuple(source for source in self.sources if source.n in numbers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerDelta:
+    """The next piece of a streamed answer.
+
+    The first one bears the sources, later ones none. `finish_reason` is "" but for the last.
+    """
+
+    text: str
+    sources: tuple[Source, ...]
+    finish_reason: str
+    degraded: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredPassage:
+    """A passage and its cosine similarity to the question."""
+
+    passage_id: int
+    score: float
+    passage: Passage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """The passages for one question, best first; fewer than asked for where fewer are allowed."""
+
+    passages: tuple[ScoredPassage, ...]
+    index_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the server says of itself. `models` tells for each model of the contract whether it is ready.
+
+    A server that can't be reached is not live.
+    """
+
+    live: bool = False
+    ready: bool = False
+    models: Mapping[str, bool] = field(default_factory=dict)

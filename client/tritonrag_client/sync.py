@@ -1,0 +1,181 @@
+"""The client for threads."""
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar, Unpack, overload
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from tritonrag_client._core import DEFAULT_URL, REAL_CHANCE, Chance, ClientCore, ClientSettings
+from tritonrag_client._flows import AnswerFlow, Flow, Flows
+from tritonrag_client._requests import embed_requests, rows_of, search_requests
+from tritonrag_client._responses import join_embedding, join_search, parse_embedding, parse_search
+from tritonrag_client._wire import GrpcCall, Message
+from tritonrag_client.contract import Source
+from tritonrag_client.errors import RagError
+from tritonrag_client.options import (
+    DEFAULT_CHANNEL,
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUTS,
+    AnswerModel,
+    AnswerOptions,
+    ChannelOptions,
+    RetryPolicy,
+    SearchOptions,
+    Timeouts,
+    TlsOptions,
+)
+from tritonrag_client.results import Answer, AnswerDelta, Health, SearchResult
+
+T = TypeVar("T")
+
+
+class RagClient:
+    """Asks a tritonrag server over gRPC. Threads may share one; close it, or use it as a context manager.
+
+    It connects with the first call. gRPC does not survive a fork: make the client in the child.
+
+    `model`: "generator" retrieves on the server by itself and stops at once when the call ends; "rag" is the ensemble, to which
+    the client has to send a stop.
+
+    Calls raise RagError: BadRequestError, NotFoundError, OverloadedError, DeadlineError, RequestCancelledError, UnavailableError,
+    DeniedError, InternalError. Those that a retry can help are tried again as `retry` says, within `timeouts.total_s`.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        tls: TlsOptions | None = None,
+        channel: ChannelOptions = DEFAULT_CHANNEL,
+        model: AnswerModel = "generator",
+        _chance: Chance = REAL_CHANCE,
+        _sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        settings = ClientSettings(url=url, timeouts=timeouts, retry=retry, tls=tls, channel=channel, model=model)
+        self._core = ClientCore(settings, _chance)
+        self._channel, calls = self._core.open(grpc)
+        self._flows = Flows(self._core, calls, _sleep, _read)
+
+    def ask(self, question: str, **options: Unpack[AnswerOptions]) -> Answer:
+        """The whole answer to a question."""
+        flow = AnswerFlow(self._flows, self._core.answer(question, options, stream=False))
+        with AnswerStream(flow):
+            return _drive(flow.whole())
+
+    def stream(self, question: str, **options: Unpack[AnswerOptions]) -> "AnswerStream":
+        """The answer to a question, piece by piece as it is written; sent with the first `next`."""
+        return AnswerStream(AnswerFlow(self._flows, self._core.answer(question, options, stream=True)))
+
+    @overload
+    def search(self, question: str, **options: Unpack[SearchOptions]) -> SearchResult: ...
+    @overload
+    def search(self, question: list[str] | tuple[str, ...], **options: Unpack[SearchOptions]) -> list[SearchResult]: ...
+    def search(
+        self, question: str | Sequence[str], **options: Unpack[SearchOptions]
+    ) -> SearchResult | list[SearchResult]:
+        """The passages nearest to a question, or to each of several; up to 64 go in one request."""
+        budget = self._core.budget(options.pop("timeouts", None))
+        requests = search_requests(rows_of("question", question), options)
+        results = join_search(_drive(self._flows.infer_all(requests, parse_search, budget)))
+        return results[0] if isinstance(question, str) else results
+
+    def embed(self, texts: str | Sequence[str], *, timeouts: Timeouts | None = None) -> npt.NDArray[np.float32]:
+        """Unit vectors: FP32 [dim] of one text, [n, dim] of a sequence of n, [0, 0] of an empty one; up to 64 go in one request."""
+        requests = embed_requests(rows_of("texts", texts))
+        vectors = join_embedding(_drive(self._flows.infer_all(requests, parse_embedding, self._core.budget(timeouts))))
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def health(self, *, timeouts: Timeouts | None = None) -> Health:
+        """Whether the server lives, is ready, and which models are. One that does not answer within `connect_s` is not live."""
+        return _drive(self._flows.health(self._core.budget(timeouts)))
+
+    def cancel(self, request_id: str, *, tenant: str | None = None, timeouts: Timeouts | None = None) -> None:
+        """End the running generation with this id that `tenant` asked for. Raises NotFoundError where there is none."""
+        _drive(self._flows.stop(request_id, tenant, self._core.budget(timeouts)))
+
+    def close(self) -> None:
+        """End the connection; requests that still run end with RequestCancelledError."""
+        self._core.close()
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AnswerStream:
+    """An answer as it is written: iterate over it once. One thread reads; `cancel` (also named `close`) may come from any.
+
+    Leaving the `with` block, `close` and dropping the last reference end the call at the server if it still runs; with model
+    "rag" the server is told to stop by the first two. Reading on after that raises RequestCancelledError.
+    """
+
+    def __init__(self, flow: AnswerFlow) -> None:
+        self._flow = flow
+
+    @property
+    def request_id(self) -> str:
+        """The name by which `RagClient.cancel` finds the generation."""
+        return self._flow.progress.request_id
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the answer cites; empty before the first delta."""
+        return self._flow.progress.sources
+
+    def cancel(self) -> None:
+        """Give the answer up. Does nothing where it is complete."""
+        if self._flow.abandon():
+            _drive(self._flow.tell())
+
+    close = cancel
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> AnswerDelta:
+        delta = _drive(self._flow.next_delta())
+        if delta is None:
+            raise StopIteration
+        return delta
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self._flow.abandon()
+
+
+def _drive(flow: Flow[T]) -> T:
+    """Run a flow on this thread."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = step()
+            except (grpc.RpcError, RagError) as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        result_of_flow: T = end.value
+        return result_of_flow
+
+
+def _read(call: GrpcCall) -> Message | None:
+    return next(call, None)

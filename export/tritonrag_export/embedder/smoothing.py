@@ -1,0 +1,75 @@
+"""Makes a model bear int8: outlier channels are scaled down before a product, and its weights up by as much.
+
+INT8 activations share one scale per tensor, so one channel of 28 among others of 6 costs everybody two bits; and as the scale is
+measured per call, a text's vector then hangs on the texts that it shares a call with. The function is unchanged:
+(x / f) (f W) = x W. SmoothQuant (Xiao et al. 2022, arXiv 2211.10438), with factors for the outliers alone:
+f = max(1, largest |x| of the channel / its 0.9 quantile over channels).
+
+Measured, cosine to fp32, without and with: 120 sentences of pydoc topics, mean 0.9930 and 0.9958; 26 texts in many scripts
+(tests/golden), worst 0.972 and 0.989; the same text alone and in a batch, worst of the 120, 0.982 and 0.994.
+Only the products that follow a layer normalisation are smoothed. The input of `output.dense` has outliers too, but smoothing it
+moves them into the few weights that make the outliers of the next layer: English gets better (0.998), Chinese and one-word
+texts worse (0.95). More calibration texts changed nothing: outliers sit in the same channels for all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from tritonrag_backends.embedding.packing import one_per_row
+from tritonrag_backends.embedding.session import Float32Array, open_session, to_inputs
+
+Factors = Mapping[str, Float32Array]
+
+_ORDINARY_QUANTILE: Final = 0.9
+_UNSMOOTHED: Final = ".output.dense"
+# Not those of the parity check, which would then measure what it was tuned on.
+CALIBRATION_TEXTS: Final = (
+    "hello",
+    "Is there a limit?",
+    "When should a class define __slots__, and what does it lose by that?",
+    "Which module parses command-line arguments, and how do I add a sub-command with its own options?",
+    "for index, (key, value) in enumerate(sorted(table.items())):\n    print(f'{index:>3} {key!r}: {value:.2f}')",
+    "Berlin, 3. Oktober 1990 - Größe: 1.234,56 €; дождь и снег; 今日は良い天気です。 😀",
+    "Returns the number of bytes written, or None if the stream is non-blocking and nothing could be written at once.",
+    "+-------+--------+\n| name  | value  |\n+=======+========+\n| alpha | 0.0005 |\n+-------+--------+",
+    "The river rises in the hills north of the town and reaches the sea after two hundred kilometres; in spring it floods.",
+)
+
+
+def measure_factors(model: onnx.ModelProto, ids: Sequence[Sequence[int]]) -> Factors:
+    """FP32 [in] for each dense layer of the graph (named as its weight, without `.weight`), from texts given as token ids."""
+    inputs = _dense_inputs(model)
+    tensors = sorted(set(inputs.values()))
+    session = open_session(_with_outputs(model, tensors).SerializeToString(), threads=1)
+    largest: dict[str, npt.NDArray[np.float32]] = {}
+    for text in ids:
+        values = session.run(tensors, dict(to_inputs(one_per_row([len(text)]), [text])))
+        for tensor, value in zip(tensors, values, strict=True):
+            seen = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
+            largest[tensor] = np.maximum(largest.get(tensor, seen), seen)
+    return {layer: _factor(largest[tensor]) for layer, tensor in inputs.items()}
+
+
+def _factor(largest: Float32Array) -> Float32Array:
+    ordinary = max(float(np.quantile(largest, _ORDINARY_QUANTILE)), 1e-6)  # a dead layer must not divide by 0
+    factor: Float32Array = np.maximum(1, largest / ordinary).astype(np.float32)
+    return factor
+
+
+def _dense_inputs(model: onnx.ModelProto) -> dict[str, str]:
+    """The tensor that each dense layer multiplies with its weight."""
+    products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1].endswith(".weight")]
+    layers = {node.input[1].removesuffix(".weight"): node.input[0] for node in products}
+    return {layer: tensor for layer, tensor in layers.items() if not layer.endswith(_UNSMOOTHED)}
+
+
+def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
+    return copy

@@ -1,0 +1,1 @@
+"""Plain text taken apart: sentences, and the pieces that passages and answers are made of."""

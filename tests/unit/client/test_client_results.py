@@ -1,0 +1,93 @@
+"""What comes back from both clients."""
+
+import socket
+
+import numpy as np
+from client_double import ANSWER, SOURCE, ScriptedTriton, Talk, delta, embedding, final, says, search
+
+from tritonrag_client import Health, Timeouts
+
+
+def test_ask_gives_the_whole_answer(url: str, triton: ScriptedTriton, talk: Talk) -> None:
+    triton.script = [says(final(delta("Hello [1]", sources=(SOURCE,), finish="stop", degraded="cache: down")))]
+    answer = talk(url, "ask", "Who?", request_id="me")
+    assert (answer.text, answer.finish_reason, answer.degraded, answer.request_id) == (
+        "Hello [1]",
+        "stop",
+        "cache: down",
+        "me",
+    )
+    assert answer.sources == answer.cited == (SOURCE,)
+
+
+def test_stream_gives_deltas_whose_first_bears_the_sources(url: str, triton: ScriptedTriton, talk: Talk) -> None:
+    triton.script = [ANSWER]
+    first, last = talk(url, "stream", "Who?")
+    assert (first.text, first.sources, first.finish_reason) == ("Hello ", (SOURCE,), "")
+    assert (last.text, last.sources, last.finish_reason) == ("world [1]", (), "stop")
+
+
+def test_both_clients_give_equal_results(url: str, triton: ScriptedTriton) -> None:
+    threads, loop = Talk("threads"), Talk("asyncio")
+    for method, argument, entry in (
+        ("ask", "Who?", ANSWER),
+        ("stream", "Who?", ANSWER),
+        ("search", "Who?", search),
+        ("search", ["a", "b"], search),
+        ("health", None, ANSWER),
+    ):
+        triton.script = [entry]
+        arguments = [] if argument is None else [argument]
+        options = {"request_id": "same"} if method in {"ask", "stream"} else {}
+        assert threads(url, method, *arguments, **options) == loop(url, method, *arguments, **options)
+    triton.script = [embedding]
+    assert np.array_equal(threads(url, "embed", ["a", "b"]), loop(url, "embed", ["a", "b"]))
+
+
+def test_search_of_one_question_gives_one_result_without_padding(url: str, triton: ScriptedTriton, talk: Talk) -> None:
+    triton.script = [search]
+    result = talk(url, "search", "Who?")
+    assert [passage.passage.text for passage in result.passages] == ["q0 0", "q0 1"]
+    assert [passage.passage_id for passage in result.passages] == [0, 1]
+    assert result.index_version == 3
+
+
+def test_a_sequence_goes_in_requests_of_up_to_64_and_comes_back_in_order(
+    url: str, triton: ScriptedTriton, talk: Talk
+) -> None:
+    triton.script = [embedding]
+    vectors = talk(url, "embed", ["text"] * 130)
+    assert [request.inputs[0].shape[0] for request in triton.requests] == [64, 64, 2]
+    assert vectors[:, 0].tolist() == [64.0] * 128 + [2.0] * 2
+    assert vectors.dtype == np.float32
+    assert vectors.flags.writeable
+
+
+def test_one_text_gives_one_vector(url: str, triton: ScriptedTriton, talk: Talk) -> None:
+    triton.script = [embedding]
+    assert talk(url, "embed", "text").tolist() == [1.0, 0.0]
+
+
+def test_an_empty_sequence_costs_no_call(url: str, triton: ScriptedTriton, talk: Talk) -> None:
+    assert talk(url, "search", []) == []
+    assert talk(url, "embed", []).shape == (0, 0)
+    assert (triton.requests, triton.lives) == ([], 0)
+
+
+def test_health_tells_of_each_model(url: str, triton: ScriptedTriton, talk: Talk) -> None:
+    triton.ready_models = {"embedder", "generator"}
+    health = talk(url, "health")
+    assert (health.live, health.ready) == (True, True)
+    assert health.models == {"embedder": True, "retriever": False, "generator": True, "retrieve": False, "rag": False}
+
+
+def test_a_server_that_refuses_connections_is_not_live(talk: Talk) -> None:
+    health = talk("127.0.0.1:1", "health")
+    assert (health.live, health.ready, any(health.models.values())) == (False, False, False)
+    assert isinstance(health, Health)
+
+
+def test_a_server_that_accepts_and_says_nothing_is_not_live(talk: Talk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        url = f"127.0.0.1:{hole.getsockname()[1]}"
+        assert not talk(url, "health", client={"timeouts": Timeouts(connect_s=0.1, total_s=60)}).live
