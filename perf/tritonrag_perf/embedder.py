@@ -64,7 +64,7 @@ def _parts(model: Path) -> list[tuple[str, int, Contenders]]:
             "fp32 packed": _runner(fp32, ids, _packed(ids)),
         }
         parts.append((f"{label}, one thread", len(ids), contenders))
-    for label, ids in {"256 questions": make_questions(256), "64 passages": make_passages(64)}.items():
+    for label, ids in {"256 questions": make_questions(256), "24 passages": make_passages(24)}.items():
         sizes = (128, 256, 384, 512, 1024, 2048, 4096)
         calls = {f"at most {size} tokens a call": _runner(int8, ids, _packed(ids, size)) for size in sizes}
         parts.append((f"{label}, int8 packed, one thread", len(ids), calls))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import slow_generator
 from tests.server.wire import Wire, request, strings
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import CHECKOUT_REPOSITORY, ServeOptions
@@ -31,7 +30,7 @@ def slow_server(settings: Settings, tmp_path_factory: pytest.TempPathFactory) ->
             (repository / model.name).symlink_to(model)
     (repository / "generator" / "1").mkdir(parents=True)
     shutil.copy(CHECKOUT_REPOSITORY / "generator" / "config.pbtxt", repository / "generator")
-    shutil.copy(slow_generator.__file__, repository / "generator" / "1" / "model.py")
+    shutil.copy(Path(__file__).with_name("slow_generator.py"), repository / "generator" / "1" / "model.py")
     triton = TritonServer()
     with triton:
         yield triton.start(ServeOptions(settings=settings, model_repository=repository))
@@ -79,7 +78,9 @@ async def test_leaving_an_async_stream_early_stops_the_generation(
 
 
 @pytest.mark.parametrize("model", PATHS)
-def test_cancel_by_request_id_ends_a_running_generation(slow_server: RunningServer, slow_wire: Wire, model: str) -> None:
+def test_cancel_by_request_id_ends_a_running_generation(
+    slow_server: RunningServer, slow_wire: Wire, model: str
+) -> None:
     with RagClient(slow_server.grpc_url, model=model) as client:
         stream = client.stream(QUESTION, max_tokens=LONG, request_id="mine")
         deltas = [next(iter(stream))]
@@ -91,7 +92,9 @@ def test_cancel_by_request_id_ends_a_running_generation(slow_server: RunningServ
 
 
 def test_stop_can_be_sent_to_rag_too(slow_wire: Wire) -> None:
-    stream = slow_wire.iterate(request("rag", {"text_input": QUESTION, "stream": True, "max_tokens": LONG}, request_id="a"))
+    stream = slow_wire.iterate(
+        request("rag", {"text_input": QUESTION, "stream": True, "max_tokens": LONG}, request_id="a")
+    )
     next(stream)
     (answer,) = slow_wire.stream(request("rag", {"text_input": QUESTION, "stop": True}, request_id="a"))
     assert isinstance(answer, dict)
@@ -106,7 +109,9 @@ def test_cancelling_what_does_not_run_says_so(slow_server: RunningServer) -> Non
         client.cancel("nobody")
 
 
-def test_a_late_answer_is_a_deadline_error_and_frees_the_generation(slow_server: RunningServer, slow_wire: Wire) -> None:
+def test_a_late_answer_is_a_deadline_error_and_frees_the_generation(
+    slow_server: RunningServer, slow_wire: Wire
+) -> None:
     with RagClient(slow_server.grpc_url, timeouts=Timeouts(connect_s=0.5, total_s=0.5)) as client:
         with pytest.raises(DeadlineError):
             client.ask(QUESTION, max_tokens=LONG)
@@ -151,5 +156,3 @@ def test_each_stream_gets_its_own_words_in_order(slow_server: RunningServer) -> 
 
     texts = asyncio.run(all_at_once())
     assert texts == ["".join(f"w{number} " for number in range(1, count + 1)) for count in range(1, 30)]
-
-

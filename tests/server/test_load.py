@@ -66,7 +66,10 @@ async def cancel_at_random(client: AsyncRagClient, done: asyncio.Event, rng: ran
 @pytest.mark.parametrize("model", ["generator", "rag"])
 async def test_500_questions_while_another_client_cancels(server: RunningServer, wire: Wire, model: str) -> None:
     rng = random.Random(7)
-    async with AsyncRagClient(server.grpc_url, model=model) as client, AsyncRagClient(server.grpc_url, model=model) as other:
+    async with (
+        AsyncRagClient(server.grpc_url, model=model) as client,
+        AsyncRagClient(server.grpc_url, model=model) as other,
+    ):
         expected = {question: await client.ask(question, max_tokens=40) for question in QUESTIONS}
         await ask_all(client, 200, 32)  # grow to the working size first
         before, done = server_bytes(server), asyncio.Event()

@@ -51,7 +51,9 @@ async def test_every_way_in_gives_the_same_answer_and_sources(wire: Wire, server
 def generate_stream(wire: Wire, question: str) -> tuple[str, str]:
     status, body = wire.post("/v2/models/rag/generate_stream", {"text_input": question, "stream": True})
     assert status == 200
-    events = [json.loads(line.removeprefix("data: ")) for line in body.decode().splitlines() if line.startswith("data: ")]
+    events = [
+        json.loads(line.removeprefix("data: ")) for line in body.decode().splitlines() if line.startswith("data: ")
+    ]
     return "".join(event["text_output"] for event in events), events[0]["sources"]
 
 
@@ -92,7 +94,9 @@ def test_sources_come_with_the_first_response_and_only_there(wire: Wire) -> None
     assert [strings(delta["finish_reason"])[0] for delta in deltas] == [b""] * (len(deltas) - 1) + [b"stop"]
 
 
-@pytest.mark.parametrize("question", ["Who won the football match yesterday?", "What does a litre of milk cost in Lisbon?"])
+@pytest.mark.parametrize(
+    "question", ["Who won the football match yesterday?", "What does a litre of milk cost in Lisbon?"]
+)
 def test_a_question_that_the_passages_do_not_answer_is_told_so(server: RunningServer, question: str) -> None:
     with RagClient(server.grpc_url) as client:
         answer = client.ask(question)

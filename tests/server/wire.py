@@ -15,11 +15,20 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tritonrag.launcher import RunningServer
 
-TRITON_TYPES = {"bool": "BOOL", "int32": "INT32", "int64": "INT64", "uint64": "UINT64", "float32": "FP32", "object": "BYTES"}
+TRITON_TYPES = {
+    "bool": "BOOL",
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint64": "UINT64",
+    "float32": "FP32",
+    "object": "BYTES",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
+    """An error. `status` is empty where it came inside a stream, which carries none."""
+
     status: str
     message: str
 
@@ -81,10 +90,12 @@ class Wire:
         return list(self.iterate(*messages, timeout_s=timeout_s))
 
     def iterate(self, *messages: Any, timeout_s: float = 20) -> Iterator[dict[str, bytes] | Failure]:
-        call = self.stub.ModelStreamInfer(iter(messages), timeout=timeout_s, metadata=[("triton_grpc_error", "true")])
+        call = self.stub.ModelStreamInfer(iter(messages), timeout=timeout_s)
         try:
             for response in call:
-                yield outputs(response.infer_response)
+                yield (
+                    Failure("", response.error_message) if response.error_message else outputs(response.infer_response)
+                )
         except grpc.RpcError as error:
             yield Failure(error.code().name, error.details())
         finally:
@@ -99,7 +110,9 @@ class Wire:
     def post(self, path: str, body: bytes | dict[str, Any]) -> tuple[int, bytes]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.server.http_url + path, data=data), timeout=20) as answer:  # noqa: S310
+            with urllib.request.urlopen(
+                urllib.request.Request(self.server.http_url + path, data=data), timeout=20
+            ) as answer:  # noqa: S310
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
