@@ -29,8 +29,8 @@ def test_fp32_gives_the_vectors_of_transformers_and_torch(exact: Encoder) -> Non
 
 def test_int8_stays_close_to_them(encoder: Encoder) -> None:
     close = cosines(encoder.encode(TEXTS).vectors, VECTORS)
-    assert close.min() > 0.97  # 0.985
-    assert close.mean() > 0.99  # 0.994
+    assert close.min() > 0.985  # 0.993
+    assert close.mean() > 0.995  # 0.998
 
 
 def test_in_fp32_a_text_has_the_same_vector_alone_and_in_company(exact: Encoder) -> None:
@@ -38,9 +38,11 @@ def test_in_fp32_a_text_has_the_same_vector_alone_and_in_company(exact: Encoder)
     assert np.abs(alone - exact.encode(TEXTS).vectors).max() < 1e-6
 
 
-def test_in_int8_a_text_has_nearly_the_same_vector_alone_and_in_company(encoder: Encoder) -> None:
+def test_in_int8_a_text_has_the_same_vector_alone_and_in_company_up_to_rounding(encoder: Encoder) -> None:
     alone = np.concatenate([encoder.encode([text]).vectors for text in TEXTS])
-    assert cosines(alone, encoder.encode(TEXTS).vectors).min() > 0.975  # 0.988
+    assert (
+        cosines(alone, encoder.encode(TEXTS).vectors).min() > 0.999
+    )  # 0.9996; with one scale a call, as ONNX Runtime quantises, 0.954
 
 
 def test_the_same_call_again_gives_the_same_bytes(encoder: Encoder) -> None:

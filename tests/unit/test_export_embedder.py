@@ -153,7 +153,7 @@ def test_the_portable_graph_stays_within_operators_that_tensorrt_knows(source: P
 def test_every_product_with_weights_is_int8(source: Path, output: Path) -> None:
     export_embedder(source, output)
     nodes = onnx.load(output / "model.int8.onnx").graph.node
-    assert sum(node.op_type == "MatMulInteger" for node in nodes) == 2 * 6
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in nodes) == 2 * 6
     assert sum(node.op_type == "MatMul" for node in nodes) == 1  # pooling
 
 

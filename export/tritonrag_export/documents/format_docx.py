@@ -11,7 +11,7 @@ import docx
 from docx.opc.exceptions import OpcError
 from docx.table import Table, _Cell, _Row
 from docx.text.paragraph import Paragraph
-from lxml import etree  # type: ignore[import-untyped]  # ships no types; only the error is used
+from lxml import etree
 
 from tritonrag_export.documents.content import Content, first_heading
 from tritonrag_export.documents.errors import ContentError

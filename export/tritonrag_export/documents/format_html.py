@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 # lxml ships no types; what it hands out is annotated where it enters.
-from lxml import etree  # type: ignore[import-untyped]
+from lxml import etree
 
 from tritonrag_export.documents.content import Content, first_heading
 from tritonrag_export.documents.flow import LINE, PARAGRAPH, SPACE, Flow

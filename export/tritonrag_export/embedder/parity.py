@@ -14,7 +14,7 @@ from tritonrag_export.embedder.reference import Float64Array, ReferenceEncoder
 from tritonrag_export.embedder.source import SourceModel
 
 FP32_MAX_ABS_DIFFERENCE: Final = 1e-5  # all-MiniLM-L6-v2: 2.8e-7
-INT8_MIN_COSINE: Final = 0.97  # all-MiniLM-L6-v2: worst 0.987, mean 0.995
+INT8_MIN_COSINE: Final = 0.985  # all-MiniLM-L6-v2: worst 0.994, mean 0.998
 PARITY_TEXTS: Final = (
     "",
     "Why?",

@@ -28,9 +28,9 @@ class TritonPythonModel:
         return serve_batch(requests, EMBEDDER, self._read, self._embed)
 
     def _read(self, request: pb_utils.InferenceRequest) -> list[str]:
-        texts: list[str] | list[None] = (
-            texts_of(request, TEXT_INPUT, self._limit_bytes, "TRITONRAG_LIMITS_TEXT_BYTES") or [None]
-        )
+        texts: list[str] | list[None] = texts_of(
+            request, TEXT_INPUT, self._limit_bytes, "TRITONRAG_LIMITS_TEXT_BYTES"
+        ) or [None]
         return [require_text(text, TEXT_INPUT) for text in texts]
 
     def _embed(self, groups: list[list[str]]) -> list[list[pb_utils.Tensor]]:
