@@ -21,6 +21,17 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A measurement that came to nothing, and why."""
+
+    load: Load
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.load}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
     """Median, least and greatest of one figure over the rounds."""
 
@@ -37,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """A finished sweep. `questions` says in words what was asked, `command` how to do it again."""
+    """A sweep. `questions` says in words what was asked, `command` how to do it again; `failures` are in no other figure."""
 
     date: str
     machine: Machine
@@ -47,6 +58,7 @@ class Figures:
     questions: str
     stream: bool
     rounds: tuple[Round, ...]
+    failures: tuple[Failure, ...] = ()
 
     def loads(self) -> tuple[Load, ...]:
         """The loads, in the order in which they were first measured."""

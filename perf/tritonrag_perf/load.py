@@ -24,6 +24,9 @@ class Load:
         if self.concurrency < 1:
             raise BadRequestError(f"concurrency is {self.concurrency}; give 1 or more")
 
+    def __str__(self) -> str:
+        return f"{self.model} at {self.concurrency} client{'s' if self.concurrency > 1 else ''}"
+
     @property
     def decoupled(self) -> bool:
         """Whether one request may have many responses."""
@@ -119,8 +122,8 @@ class Plan:
         loads = self.loads()
         return [load for number in range(self.rounds) for load in (loads if number % 2 == 0 else reversed(loads))]
 
-    def command(self) -> str:
-        """How to do it again, without the paths and ports of one machine."""
+    def command(self, source: str = "--index DIR") -> str:
+        """How to do it again, without the paths and ports of one machine. `source` is the options that give the questions."""
         windows = self.windows
         options: list[tuple[str, object]] = [
             ("--models", " ".join(self.models)),
@@ -130,8 +133,9 @@ class Plan:
             ("--window-requests", windows.window_requests),
             ("--stability-percent", f"{windows.stability_percent:g}"),
             ("--percentile", windows.percentile),
+            ("--max-windows", windows.max_windows),
             ("--max-tokens", self.max_tokens),
         ]
         given = " ".join(f"{name} {value}" for name, value in options if value is not None)
-        start = "python -m tritonrag_perf.sweep --url HOST:GRPC_PORT --index DIR --output DIR"
+        start = f"python -m tritonrag_perf.sweep --url HOST:GRPC_PORT {source} --output DIR"
         return f"{start} {given}{'' if self.stream else ' --no-stream'}"

@@ -46,6 +46,7 @@ def write_markdown(path: Path, figures: Figures, *, title: str, plot: str | None
         "",
         _NOTES,
         *([_unstable_note(figures)] if _unstable(figures) else []),
+        *_failure_notes(figures),
         "",
         "## Where the server spends the time",
         "",
@@ -105,6 +106,10 @@ def _unstable_note(figures: Figures) -> str:
     return (
         f"- In {share} measurements the windows went on differing by more than was asked for; these count as they are."
     )
+
+
+def _failure_notes(figures: Figures) -> list[str]:
+    return [f"- One measurement failed and stands in no figure: {failure}" for failure in figures.failures]
 
 
 def _cell(rounds: Sequence[Round], figure: Callable[[Measurement], float | None], decimals: int) -> str:

@@ -7,54 +7,57 @@ writes NAME.json (every round), NAME.md (medians and ranges) and NAME.png into t
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from tritonrag_client.contract import RAG, RETRIEVE
-from tritonrag_client.errors import RagError
-from tritonrag_perf.corpus import load_passages
-from tritonrag_perf.figures import Figures, Round
+from tritonrag_client.errors import RagError, UnavailableError
+from tritonrag_perf.corpus import QuestionSet, questions_of_file, questions_of_index
+from tritonrag_perf.figures import Failure, Figures, Round
 from tritonrag_perf.load import MODELS, Load, Plan, Windows
 from tritonrag_perf.machine import Machine
 from tritonrag_perf.perf_analyzer import PerfAnalyzer
 from tritonrag_perf.plot import require_matplotlib, write_plot
-from tritonrag_perf.questions import draw_questions, read_questions, write_input_data
+from tritonrag_perf.questions import write_input_data
 from tritonrag_perf.report import write_json, write_markdown
 from tritonrag_perf.server_time import ServerStatistics, stage_times
 
 Progress = Callable[[int, int, Load], None]  # measurements done, measurements in all, the one that comes
 
 
-def sweep(*, url: str, questions: Sequence[str], plan: Plan, origin: str, progress: Progress | None = None) -> Figures:
-    """Measure `plan` against Triton's gRPC endpoint `url` ("host:port").
+def sweep(
+    *, url: str, questions: QuestionSet, plan: Plan, command: str | None = None, progress: Progress | None = None
+) -> Figures:
+    """Measure `plan` against Triton's gRPC endpoint `url` ("host:port"). `command` None: this module's own, for the record.
 
-    `origin` says in the record where the questions come from.
-    Raises NotFoundError where perf_analyzer is not to be had, UnavailableError where the server does not answer, and the
-    first failing request's own error.
+    A measurement that fails is recorded with its reason and the others go on; once the server is gone, none does.
+    Raises NotFoundError where perf_analyzer is not to be had, UnavailableError where the server does not answer from the
+    start, and the first failure's own error where nothing was measured.
     """
-    order = plan.order()
-    rounds = []
     with tempfile.TemporaryDirectory(prefix="tritonrag-perf-") as folder, ServerStatistics(url) as statistics:
         perf_analyzer = PerfAnalyzer.locate(Path(folder))
-        for done, load in enumerate(order):
-            if progress is not None:
-                progress(done, len(order), load)
-            input_data = Path(folder) / f"{load.model}.json"
-            write_input_data(input_data, questions, load, stream=plan.stream, max_tokens=plan.max_tokens)
-            rounds.append(_measure(perf_analyzer, statistics, load, plan.windows, url=url, input_data=input_data))
         server_version = statistics.server_version()
+        measuring = _Measuring(
+            url=url, folder=Path(folder), perf_analyzer=perf_analyzer, statistics=statistics, questions=questions, plan=plan
+        )
+        rounds, failures = measuring.run(progress or _no_progress)
     return Figures(
         date=datetime.now(UTC).date().isoformat(),
         machine=Machine.this(),
         server_version=server_version,
         perf_analyzer_version=perf_analyzer.version,
-        command=plan.command(),
-        questions=f"{len(questions)} questions {origin}",
+        command=command or plan.command(questions.options),
+        questions=str(questions),
         stream=plan.stream,
         rounds=tuple(rounds),
+        failures=tuple(failures),
     )
 
 
@@ -72,32 +75,64 @@ def write_record(figures: Figures, output: Path, *, name: str, title: str, plot:
     return [json_path, page, picture]
 
 
-def _measure(
-    perf_analyzer: PerfAnalyzer,
-    statistics: ServerStatistics,
-    load: Load,
-    windows: Windows,
-    *,
-    url: str,
-    input_data: Path,
-) -> Round:
-    models = statistics.models_of(load.model)
-    before = statistics.counters(models)
-    measurement = perf_analyzer.run(load, windows, url=url, input_data=input_data)
-    return Round(load=load, measurement=measurement, stages=stage_times(before, statistics.counters(models)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measuring:
+    """One sweep at work. `folder` is for the input files."""
+
+    url: str
+    folder: Path
+    perf_analyzer: PerfAnalyzer
+    statistics: ServerStatistics
+    questions: QuestionSet
+    plan: Plan
+
+    def run(self, progress: Progress) -> tuple[list[Round], list[Failure]]:
+        """All loads in their order. Raises the first error where no round came to anything."""
+        rounds: list[Round] = []
+        failures: list[Failure] = []
+        order = self.plan.order()
+        for done, load in enumerate(order):
+            progress(done, len(order), load)
+            try:
+                rounds.append(self._measure(load))
+            except RagError as error:
+                failures.append(Failure(load=load, reason=str(error)))
+                if not rounds and done + 1 == len(order):
+                    raise
+                if isinstance(error, UnavailableError):
+                    if not rounds:
+                        raise
+                    break  # the server is gone, and each of the rest would only wait for it in vain
+        return rounds, failures
+
+    def _measure(self, load: Load) -> Round:
+        plan, input_data = self.plan, self.folder / f"{load.model}.json"
+        write_input_data(input_data, self.questions.texts, load, stream=plan.stream, max_tokens=plan.max_tokens)
+        models = self.statistics.models_of(load.model)
+        before = self.statistics.counters(models)
+        measurement = self.perf_analyzer.run(load, plan.windows, url=self.url, input_data=input_data)
+        stages = stage_times(before, self.statistics.counters(models))
+        return Round(load=load, measurement=measurement, stages=stages)
+
+
+def _no_progress(_done: int, _total: int, _load: Load) -> None:
+    pass
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command. Exits with 1 and the error's message where something is wrong."""
+    """The command. Exits with 1 and the error's message where something is wrong; what could be measured is written then too."""
     options = _parser().parse_args(argv)
     try:
-        for path in _run(options):
-            print(path)  # noqa: T201 - a command's result
+        paths, figures = _run(options)
     except RagError as error:
         sys.exit(str(error))
+    for path in paths:
+        print(path)  # noqa: T201 - a command's result
+    if figures.failures:
+        sys.exit("\n".join(f"not measured: {failure}" for failure in figures.failures))
 
 
-def _run(options: argparse.Namespace) -> list[Path]:
+def _run(options: argparse.Namespace) -> tuple[list[Path], Figures]:
     plan = Plan(
         models=tuple(options.models),
         concurrencies=tuple(options.concurrency),
@@ -107,30 +142,25 @@ def _run(options: argparse.Namespace) -> list[Path]:
             window_requests=options.window_requests,
             stability_percent=options.stability_percent,
             percentile=options.percentile,
+            max_windows=options.max_windows,
         ),
         stream=options.stream,
         max_tokens=options.max_tokens,
     )
     if options.plot:
         require_matplotlib()
-    questions, origin = _questions(options)
-    figures = sweep(url=options.url, questions=questions, plan=plan, origin=origin, progress=_show_progress)
-    return write_record(figures, options.output, name=options.name, title=options.title, plot=options.plot)
-
-
-def _questions(options: argparse.Namespace) -> tuple[list[str], str]:
-    """The questions, and where they come from in words."""
     if options.questions is not None:
-        return read_questions(options.questions), "from a file"
-    passages = load_passages(options.index)
-    questions = draw_questions(passages, count=options.count, seed=options.seed)
-    return questions, f"drawn from the {len(passages):,} passages of the index (seed {options.seed})"
+        questions = questions_of_file(options.questions)
+    else:
+        questions = questions_of_index(options.index, count=options.count, seed=options.seed)
+    figures = sweep(url=options.url, questions=questions, plan=plan, progress=_show_progress)
+    paths = write_record(figures, options.output, name=options.name, title=options.title, plot=options.plot)
+    return paths, figures
 
 
 def _show_progress(done: int, total: int, load: Load) -> None:
     if sys.stderr.isatty():
-        clients = f"{load.concurrency} client{'s' if load.concurrency > 1 else ''}"
-        print(f"[{done + 1}/{total}] {load.model}, {clients}", file=sys.stderr)  # noqa: T201 - progress of a command
+        print(f"[{done + 1}/{total}] {load}", file=sys.stderr)  # noqa: T201 - progress of a command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--window-requests", type=int, help="end a window after so many requests instead")
     parser.add_argument("--stability-percent", type=float, default=25.0, help="how far three windows may differ")
     parser.add_argument("--percentile", type=int, help="judge stability by this percentile of latency, not the mean")
+    parser.add_argument("--max-windows", type=int, default=6, help="give up on stability after so many windows")
     parser.add_argument("--count", type=int, default=500, help="questions to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-tokens", type=int, help="tokens per answer; the server's default where not given")
@@ -157,5 +188,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _exit_on_signal(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _exit_on_signal)  # unwinding ends perf_analyzer; dying on the spot would leave it running
     main()

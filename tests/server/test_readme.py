@@ -1,0 +1,59 @@
+"""Every example in the README runs."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.server.wire import Wire
+from tritonrag.launcher import RunningServer
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [
+        line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")
+    ]
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_example(server: RunningServer, code: str) -> None:
+    assert "127.0.0.1:8001" in code
+    code = code.replace("127.0.0.1:8001", server.grpc_url)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"CSV.* \[1\]", ended.stdout)
+    assert "[1] csv" in ended.stdout
+
+
+def test_curl_example(wire: Wire) -> None:
+    (line,) = [command for command in commands() if command.startswith("curl")]
+    words = shlex.split(line)
+    (url,) = [word for word in words if word.startswith("localhost:8000")]
+    status, body = wire.post(url.removeprefix("localhost:8000"), json.loads(words[words.index("-d") + 1]))
+    assert status == 200
+    assert body.startswith(b"data: {")
+
+
+def test_every_command_that_is_named_exists() -> None:
+    named = {tuple(words.split()) for words in re.findall(r"tritonrag ((?:index |export )?[a-z]+)", README)}
+    assert ("index", "build") in named
+    command = Path(sys.executable).with_name("tritonrag")
+    for words in sorted(named):
+        ended = subprocess.run([command, *words, "--help"], capture_output=True, check=False)
+        assert ended.returncode == 0, (words, ended.stderr)
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    for target in set(re.findall(r"`make ([a-z-]+)`|^\$ make ([a-z-]+)", README, re.MULTILINE)):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
