@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tritonrag_export.documents.layout import Section, pieces
-from tritonrag_export.documents.sentences import sentence_spans
+from tritonrag_backends.text.pieces import pieces
+from tritonrag_backends.text.sentences import sentence_spans
 
 
 def sentences(text: str) -> list[str]:
@@ -54,7 +54,7 @@ def test_a_huge_line_of_anything_is_read_in_one_go(unit: str) -> None:
     """Nothing here is quadratic: that would take hours, so the time limit of the test run is the judge."""
     text = unit * (300_000 // len(unit))
     last = 0
-    for piece in pieces(text, Section(start=0, end=len(text), title="")):
+    for piece in pieces(text, 0, len(text)):
         last = piece.end
     assert not text[last:].strip()
 
@@ -74,5 +74,5 @@ def test_a_huge_line_of_anything_is_read_in_one_go(unit: str) -> None:
     ],
 )
 def test_lines_of_lists_code_and_tables_are_pieces(text: str, expected: list[str]) -> None:
-    found = pieces(text, Section(start=0, end=len(text), title=""))
+    found = pieces(text, 0, len(text))
     assert [text[piece.start : piece.end] for piece in found] == expected

@@ -5,12 +5,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
+from tritonrag_backends.text.pieces import pieces
 from tritonrag_client.contract import Passage
 from tritonrag_client.errors import BadRequestError
 from tritonrag_export.documents.cutting import TokenCounter, cut
-from tritonrag_export.documents.layout import page_of, pieces, sections
 from tritonrag_export.documents.model import Document
 from tritonrag_export.documents.packing import Limits, Run, pack
+from tritonrag_export.documents.sections import page_of, sections
 
 # all-MiniLM-L6-v2 reads 256 tokens; this leaves room for its two special tokens and a title.
 DEFAULT_MAX_TOKENS: Final = 224
@@ -75,7 +76,7 @@ def _runs(document: Document, tokens: TokenCounter, limits: Limits) -> Iterator[
 def _measured(document: Document, tokens: TokenCounter, limits: Limits) -> Iterator[Run]:
     """Each piece of the document with its number of tokens; those over the limits in parts."""
     text = document.text
-    found = ((piece, section) for section in sections(document) for piece in pieces(text, section))
+    found = ((piece, section) for section in sections(document) for piece in pieces(text, section.start, section.end))
     while batch := list(islice(found, _BATCH)):
         counts = tokens.count_tokens([text[piece.start : piece.end] for piece, _ in batch])
         for (piece, section), count in zip(batch, counts, strict=True):

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-from tritonrag_export.documents.sentences import strip_span
+from tritonrag_backends.text.sentences import strip_span
 
 _MOST_ACCENTS: Final = 4  # on one letter: they stay with it
 

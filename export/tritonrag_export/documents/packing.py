@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
-from tritonrag_export.documents.layout import Section
+from tritonrag_export.documents.sections import Section
 
 _RUNT_TOKENS: Final = 24  # says too little on its own: about one short sentence
 _LEAD_IN_TOKENS: Final = 48
