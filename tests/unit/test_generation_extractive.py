@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tritonrag_backends.generation.candidates import coverage, find_sentences, words_of
 from tritonrag_backends.generation.engine import Delta, Prompt, Sampling
-from tritonrag_backends.generation.extractive import NO_ANSWER, ExtractiveEngine
+from tritonrag_backends.generation.extractive import NO_ANSWER, ExtractiveEngine, ExtractiveOptions
 from tritonrag_client.contract import Passage
 from tritonrag_client.errors import BadRequestError, UnavailableError
 
@@ -107,7 +107,7 @@ async def test_any_text_ends_in_exactly_one_finish_reason(question: str, texts: 
 
 
 def test_candidates_are_folded_unique_and_in_passage_order() -> None:
-    found = find_sentences("median", [passage("The median\nis the  middle value."), passage(MEAN), passage(MEDIAN)], 10)
+    found = find_sentences([passage("The median\nis the  middle value."), passage(MEAN), passage(MEDIAN)])
     assert [(sentence.text, sentence.source) for sentence in found] == [
         ("The median is the middle value.", 1),
         ("The mean is the sum of the data divided by the number of points.", 2),
@@ -116,9 +116,88 @@ def test_candidates_are_folded_unique_and_in_passage_order() -> None:
     ]
 
 
-def test_too_many_candidates_are_cut_by_the_words_they_share() -> None:
-    found = find_sentences("cheese cellar", [passage(MEAN), passage(CHEESE)], 1)
-    assert [sentence.text for sentence in found] == ["Cheddar cheese ripens in a cool cellar."]
+@pytest.mark.parametrize(
+    "code",
+    [
+        "statistics.median(data, /, *, key=None)",
+        ">>> median([1, 3, 5]) is the middle value",
+        "with median() as value:",
+        ":param data: the numbers of which we want the median",
+        "| median | the middle value of sorted data |",
+        "value = median(data) if data else default",
+    ],
+)
+def test_code_is_no_candidate_where_there_is_prose(code: str) -> None:
+    found = find_sentences([passage(f"{code}\n\nReturn the median of `data` (see mean()).")])
+    assert [sentence.text for sentence in found] == ["Return the median of `data` (see mean())."]
+
+
+def test_prose_without_a_full_stop_is_a_candidate() -> None:
+    found = find_sentences([passage("median(data) -> value\n\nreturns the middle value of sorted data")])
+    assert [sentence.text for sentence in found] == ["returns the middle value of sorted data"]
+
+
+def test_passages_without_prose_still_give_what_they_have() -> None:
+    found = find_sentences([passage("statistics.median(data, key=None)\n\nx = 1")])
+    assert [sentence.text for sentence in found] == ["statistics.median(data, key=None)"]
+
+
+def test_a_sentence_that_would_read_as_a_citation_is_left_out() -> None:
+    assert find_sentences([passage("As was shown in [2] the median is robust.")]) == []
+
+
+def test_candidates_need_no_spaces_between_words() -> None:
+    found = find_sentences([passage("中位数是排序后数据的中间值。它对异常值稳健。")])
+    assert [sentence.text for sentence in found] == ["中位数是排序后数据的中间值。", "它对异常值稳健。"]
+    assert coverage("什么是中位数", [sentence.text for sentence in found]).argmax() == 0
+
+
+@given(st.lists(st.text(alphabet="ab.,(=[1]_ \n>é。", max_size=60), max_size=4))
+def test_every_candidate_stands_in_its_passage_once(texts: list[str]) -> None:
+    found = find_sentences([passage(text) for text in texts])
+    assert len({sentence.text for sentence in found}) == len(found)
+    for sentence in found:
+        assert sentence.text in " ".join(texts[sentence.source - 1][sentence.start :].split())
+
+
+def test_a_megabyte_without_a_space_is_read_in_linear_time() -> None:
+    assert len(find_sentences([passage("a" + "," * 1_000_000 + "(b c")])) == 1
+
+
+async def test_only_the_most_promising_sentences_are_embedded() -> None:
+    seen: list[str] = []
+
+    async def embed(texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        seen.extend(texts)
+        return await embed_words(texts)
+
+    prompt = Prompt(question="cheese cellar", passages=(passage(MEAN), passage(CHEESE)))
+    engine = ExtractiveEngine(embed, ExtractiveOptions(max_candidates=1))
+    assert [delta async for delta in engine.generate(prompt, Sampling(max_tokens=100))]
+    assert seen == ["cheese cellar", "statistics\nCheddar cheese ripens in a cool cellar."]
+
+
+async def test_of_sentences_that_are_alike_the_one_that_stands_first_is_preferred() -> None:
+    first, later = "Values have a median here.", "Here have values a median."
+    prompt = Prompt(question="median of values", passages=(passage(f"{first} {later}"),))
+    engine = ExtractiveEngine(embed_words, ExtractiveOptions(max_sentences=1, min_cosine=0))
+    (delta,) = [delta async for delta in engine.generate(prompt, Sampling(max_tokens=100))]
+    assert delta.text == f"{first} [1]"
+
+
+async def test_shared_words_alone_make_no_answer() -> None:
+    async def unlike(texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        return np.eye(len(texts), dtype=np.float32)
+
+    assert text_of(await answer("What is the median of sorted data?", MEDIAN, embed=unlike)) == NO_ANSWER
+
+
+def test_coverage_sees_through_case_plural_and_identifiers() -> None:
+    texts = ["n_largest Elements", "smallest element", "nothing here"]
+    whole, part, none = coverage("largest element n", texts)
+    assert whole == pytest.approx(1)
+    assert 0 < part < 1
+    assert none == 0
 
 
 def test_coverage_weighs_rare_words_more() -> None:
