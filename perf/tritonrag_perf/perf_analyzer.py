@@ -14,6 +14,11 @@ from tritonrag_perf.measurement import Measurement, read_first_responses, read_r
 from tritonrag_perf.perf_analyzer_setup import environment, find_binary, link_libraries, read_version
 
 _UNSTABLE = "Failed to obtain stable measurement"
+_NO_REQUEST_ENDED = (
+    "failed to find the requested model version"  # what it says of a window in which no request was completed
+)
+_LONGER = 4  # times as long is the next window then
+_LONGEST_WINDOW_S = 60.0
 _ANY_STABILITY = 1e6  # per cent: the first three windows are taken as they are
 _REQUEST_FAILED = re.compile(r"had error: (?P<message>.*)")
 _START_S = 120.0  # an ample allowance for connecting, reading the input file, and answers still open at the end
@@ -41,15 +46,27 @@ class PerfAnalyzer:
         """Measure `load` against the gRPC endpoint `url` ("host:port") with the questions of `input_data`.
 
         Where the machine is too noisy for the stability asked for, measures once more without that condition and says so
-        in the result. Raises the request's own error where a request fails, UnavailableError where the server can't be
-        reached, NotFoundError for an unknown model, InternalError for anything else.
+        in the result; where no request ends within a window, measures with longer ones.
+        Raises the request's own error where a request fails, UnavailableError where the server can't be reached,
+        NotFoundError for an unknown model, InternalError for anything else.
         """
         command = [str(self.binary), "-u", url, "--input-data", str(input_data), *load.options()]
         with tempfile.TemporaryDirectory(prefix="tritonrag-perf-") as folder:
-            measurement = self._measure(command, load, windows, Path(folder))
-            if measurement is None:
-                lenient = replace(windows, stability_percent=_ANY_STABILITY)
-                measurement = self._measure(command, load, lenient, Path(folder))
+            while True:
+                try:
+                    return self._measure_anyhow(command, load, windows, Path(folder))
+                except _NoRequestEndedError:
+                    longer_s = _LONGER * windows.window_s
+                    if windows.window_requests is not None or longer_s > _LONGEST_WINDOW_S:
+                        raise
+                    windows = replace(windows, window_s=longer_s)
+
+    def _measure_anyhow(self, command: list[str], load: Load, windows: Windows, folder: Path) -> Measurement:
+        """With the stability asked for, else with any."""
+        measurement = self._measure(command, load, windows, folder)
+        if measurement is None:
+            lenient = replace(windows, stability_percent=_ANY_STABILITY)
+            measurement = self._measure(command, load, lenient, folder)
         if measurement is None:
             raise InternalError(f"no stable measurement of {load} even with any stability allowed; measure for longer")
         return measurement
@@ -98,6 +115,10 @@ class PerfAnalyzer:
         raise explain_failure(result.returncode, result.stderr)
 
 
+class _NoRequestEndedError(InternalError):
+    """No request was completed within a window."""
+
+
 def explain_failure(returncode: int, stderr: str) -> RagError:
     """The error behind a failed run: that of the request, or of the connection."""
     failed = _REQUEST_FAILED.search(stderr)
@@ -111,6 +132,8 @@ def explain_failure(returncode: int, stderr: str) -> RagError:
         )
     if "unknown model" in stderr:
         return NotFoundError(f"perf_analyzer was told to measure a model that is not served: {reason}")
+    if _NO_REQUEST_ENDED in stderr:
+        return _NoRequestEndedError("no request was completed within a window; measure with longer windows")
     return InternalError(f"perf_analyzer ended with status {returncode}: {reason or 'no message'}")
 
 

@@ -45,7 +45,12 @@ def sweep(
         perf_analyzer = PerfAnalyzer.locate(Path(folder))
         server_version = statistics.server_version()
         measuring = _Measuring(
-            url=url, folder=Path(folder), perf_analyzer=perf_analyzer, statistics=statistics, questions=questions, plan=plan
+            url=url,
+            folder=Path(folder),
+            perf_analyzer=perf_analyzer,
+            statistics=statistics,
+            questions=questions,
+            plan=plan,
         )
         rounds, failures = measuring.run(progress or _no_progress)
     return Figures(
@@ -90,19 +95,19 @@ class _Measuring:
         """All loads in their order. Raises the first error where no round came to anything."""
         rounds: list[Round] = []
         failures: list[Failure] = []
+        first: RagError | None = None
         order = self.plan.order()
         for done, load in enumerate(order):
             progress(done, len(order), load)
             try:
                 rounds.append(self._measure(load))
             except RagError as error:
+                first = first or error
                 failures.append(Failure(load=load, reason=str(error)))
-                if not rounds and done + 1 == len(order):
-                    raise
                 if isinstance(error, UnavailableError):
-                    if not rounds:
-                        raise
-                    break  # the server is gone, and each of the rest would only wait for it in vain
+                    break  # the server is gone: each of the rest would only wait for it in vain
+        if first is not None and not rounds:
+            raise first
         return rounds, failures
 
     def _measure(self, load: Load) -> Round:
@@ -188,10 +193,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _exit_on_signal(number: int, _frame: FrameType | None) -> NoReturn:
+def exit_on_signal(number: int, _frame: FrameType | None) -> NoReturn:
+    """A signal handler that unwinds, so that what was started is ended."""
     sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _exit_on_signal)  # unwinding ends perf_analyzer; dying on the spot would leave it running
+    signal.signal(
+        signal.SIGTERM, exit_on_signal
+    )  # unwinding ends perf_analyzer; dying on the spot would leave it running
     main()

@@ -107,6 +107,13 @@ def test_a_passage_never_crosses_a_heading() -> None:
     ]
 
 
+def test_headings_that_repeat_a_part_of_the_pages_title_are_not_said_again() -> None:
+    titles = ("Node documentation", "File system", "Files", "Node")
+    headings = [Heading(level=n + 1, title=title, start=5, end=5) for n, title in enumerate(titles)]
+    passages = list(chunk(document("Intro\nText.", *headings, title="File System | Node Documentation"), WORDS))
+    assert passages[-1].title == "File System | Node Documentation › Files › Node"  # noqa: RUF001
+
+
 def test_a_heading_without_lines_of_its_own_begins_a_section() -> None:
     heading = Heading(level=1, title="dump", start=5, end=5)
     passages = list(chunk(document("Intro\njson.dump()", heading, title="json"), WORDS))

@@ -1,5 +1,6 @@
 """The command: fast to ask for help, clear when something is wrong, silent about what no user can act on."""
 
+import errno
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from tritonrag.settings import settings_from
 from tritonrag_client.errors import BadRequestError, InternalError, RagError, UnavailableError
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("index build", "export embedder", "serve", "ask", "search", "doctor", "demo")
+COMMANDS = ("index build", "export embedder", "serve", "ask", "search", "doctor", "demo", "bench")
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +142,58 @@ def test_an_option_counts_over_its_variable_and_a_variable_over_the_default(monk
     settings = settings_from(index=Path("from/option"))
     assert settings.index == Path("from/option")
     assert settings.embedder.model == Path("from/variable")
+
+
+def test_a_misspelt_variable_is_refused_with_the_one_that_was_meant(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wrong, meant in (("TRITONRAG_INDX", "TRITONRAG_INDEX"), ("TRITONRAG_HTTP_PROT", "TRITONRAG_HTTP_PORT")):
+        monkeypatch.setenv(wrong, "3")
+        status, _, err = run("doctor", capsys)
+        assert status == 2
+        assert f"{wrong} is not one of ours" in err
+        assert f"did you mean {meant}?" in err
+        monkeypatch.delenv(wrong)
+
+
+def test_variables_of_options_of_settings_and_of_kubernetes_are_no_misspelling(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "TRITONRAG_URL": "127.0.0.1:1",
+        "TRITONRAG_RETRIEVER_THREADS": "1",
+        "TRITONRAG_SERVICE_HOST": "10.0.0.1",
+        "TRITONRAG_SERVICE_PORT_GRPC": "8001",
+        "TRITONRAG_PORT": "tcp://10.0.0.1:8001",
+        "TRITONRAG_PORT_8001_TCP_ADDR": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert "not one of ours" not in run("index build nowhere.md", capsys)[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--url localhost", "'localhost'"),
+        ("--url localhost:99999", "HOST:PORT"),
+        ("--timeout-s 0", "--timeout-s is 0"),
+        ("--timeout-s nan", "--timeout-s is nan"),
+    ],
+)
+def test_an_option_that_can_not_be_is_told_before_a_server_is_sought(options: str, named: str, capsys: Capture) -> None:
+    status, _, err = run(["ask", "why?", *options.split()], capsys)
+    assert status == 2
+    assert named in err
+
+
+def test_a_full_disk_behind_stdout_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tritonrag.commands.doctor.run", full)
+    status, _, err = run("doctor", capsys)
+    assert status == 1
+    assert err.splitlines() == ["tritonrag: internal: [Errno 28] No space left on device"]
 
 
 def test_an_unknown_engine_is_told_with_those_there_are(capsys: Capture) -> None:

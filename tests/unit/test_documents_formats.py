@@ -103,6 +103,14 @@ def test_html_leaves_out_what_is_not_for_reading(hidden: str) -> None:
     assert hidden not in read_document(SAMPLES / "guide.html").text
 
 
+@pytest.mark.parametrize("sign", ["#", "\u00b6", " \u00a7 "])
+def test_html_headings_lose_the_link_to_themselves_and_keep_the_sign_elsewhere(sign: str) -> None:
+    page = f'<h2>C# <a href="/x">guide</a><span><a class="mark" href="#c">{sign}</a></span></h2><p>{sign.strip()}5</p>'
+    content = read_html(page.encode())
+    assert [heading.title for heading in content.headings] == ["C# guide"]
+    assert content.text.endswith(f"{sign.strip()}5")
+
+
 def test_html_takes_the_first_heading_where_there_is_no_title() -> None:
     assert read_html(b"<h2>Sub</h2><p>x").title == "Sub"
 

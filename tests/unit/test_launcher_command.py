@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tritonrag.triton_command import ServeOptions, find_model_repository, triton_arguments, triton_environment
+from tritonrag.launcher import _open_log
+from tritonrag.triton_command import (
+    ServeOptions,
+    find_model_repository,
+    require_profile,
+    triton_arguments,
+    triton_environment,
+)
 from tritonrag.triton_home import TritonHome, TritonWheel, find_wheel
 from tritonrag_backends.settings import EmbedderSettings, Settings, load_settings
-from tritonrag_client.errors import NotFoundError
+from tritonrag_client.errors import BadRequestError, NotFoundError
 
 PORTS = {"http": 1, "grpc": 2, "metrics": 3}
 
@@ -52,6 +59,22 @@ def test_only_the_models_asked_for_are_loaded_and_every_service_is_bound_to_the_
 def test_a_profile_other_than_cpu_names_its_configurations(wheel: TritonWheel, tmp_path: Path) -> None:
     assert "--model-config-name=gpu" in arguments(wheel, ServeOptions(model_repository=tmp_path, profile="gpu"))
     assert not any("config-name" in argument for argument in arguments(wheel, ServeOptions(model_repository=tmp_path)))
+
+
+def test_a_profile_that_no_model_has_is_refused_rather_than_served_as_cpu(tmp_path: Path) -> None:
+    (tmp_path / "embedder").mkdir()
+    require_profile(tmp_path, "cpu")
+    with pytest.raises(BadRequestError, match=r"--profile is gpu.*--profile cpu"):
+        require_profile(tmp_path, "gpu")
+    (tmp_path / "embedder/configs").mkdir()
+    (tmp_path / "embedder/configs/gpu.pbtxt").touch()
+    require_profile(tmp_path, "gpu")
+
+
+def test_a_log_that_can_not_be_written_is_told_with_its_option(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadRequestError, match=r"file/triton\.log.*--log-file"):
+        _open_log(tmp_path / "file" / "triton.log")
 
 
 def test_the_settings_reach_the_models_and_other_variables_of_ours_do_not(wheel: TritonWheel) -> None:

@@ -33,12 +33,12 @@ def test_a_taken_port_is_refused_with_its_option_and_the_way_out() -> None:
 
 def test_the_same_port_twice_is_refused() -> None:
     port = choose_ports(LOOPBACK, {"http": 0})["http"]
-    with pytest.raises(BadRequestError, match=f"--grpc-port {port}"):
+    with pytest.raises(BadRequestError, match=f"--http-port {port} and --grpc-port {port} are the same"):
         choose_ports(LOOPBACK, {"http": port, "grpc": port})
 
 
 def test_an_address_that_this_machine_does_not_have_is_refused() -> None:
-    with pytest.raises(BadRequestError, match=r"192\.0\.2\.1"):
+    with pytest.raises(BadRequestError, match=r"--host 192\.0\.2\.1 is no address of this machine"):
         choose_ports("192.0.2.1", {"http": 0})
 
 

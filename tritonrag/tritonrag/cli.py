@@ -1,8 +1,10 @@
 """The `tritonrag` command: options in, exit status out. What the commands do stands in `tritonrag.commands`.
 
-Exit status: 0 done, 1 failed, 2 the request or an option was wrong, 130 and 143 stopped by Ctrl-C and SIGTERM.
+Exit status: 0 done, 1 failed, 2 the request or an option was wrong, 130, 143 and 129 stopped by Ctrl-C,
+SIGTERM and a lost terminal (`serve`, once ready, has then done what it was told: 0).
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +15,17 @@ import typer
 
 from tritonrag.options import (
     AllowNonLoopback,
+    BenchClients,
+    BenchCount,
+    BenchModels,
+    BenchName,
+    BenchOutput,
+    BenchPlot,
+    BenchQuestions,
+    BenchQuick,
+    BenchRounds,
+    BenchUrl,
+    BenchWindowS,
     DrainTimeoutS,
     EmbedderDir,
     Engine,
@@ -31,6 +44,7 @@ from tritonrag.options import (
     Verbose,
     port_option,
 )
+from tritonrag.variables import refuse_unknown, variables_of
 from tritonrag_client.errors import BadRequestError, NotFoundError, RagError
 
 app = typer.Typer(
@@ -205,20 +219,68 @@ def demo(*, embedder: EmbedderDir = None) -> None:
     run(embedder=embedder)
 
 
+@app.command()
+def bench(
+    *,
+    output: BenchOutput,
+    index: IndexDir = None,
+    embedder: EmbedderDir = None,
+    url: BenchUrl = None,
+    models: BenchModels = ["retrieve", "rag"],  # noqa: B006 - typer reads it and never changes it
+    clients: BenchClients = [1, 32],  # noqa: B006
+    questions: BenchQuestions = None,
+    count: BenchCount = 500,
+    rounds: BenchRounds = None,
+    window_s: BenchWindowS = None,
+    quick: BenchQuick = False,
+    name: BenchName = "first-figures",
+    plot: BenchPlot = True,
+    json: Json = False,
+) -> None:
+    """Measure with perf_analyzer, and write the record."""
+    from tritonrag.commands.bench import BenchRequest, run  # noqa: PLC0415 - heavy
+
+    run(
+        BenchRequest(
+            output=output,
+            index=index,
+            embedder=embedder,
+            url=url,
+            models=tuple(models),
+            clients=tuple(clients),
+            questions=questions,
+            count=count,
+            rounds=rounds,
+            window_s=window_s,
+            quick=quick,
+            name=name,
+            plot=plot,
+            json=json,
+        )
+    )
+
+
 def main() -> NoReturn:
     """Run the command; an error of ours is one line on stderr, without traceback."""
     # Unwinding, instead of dying on the spot, lets a command that runs a Triton take it down.
     signal.signal(signal.SIGTERM, _exit_on_signal)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored, and so it stays
+        signal.signal(signal.SIGHUP, _exit_on_signal)
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: list[str]) -> int:
     """Run the command with these arguments and give its exit status. Typer itself ends in SystemExit, 130 after Ctrl-C."""
     try:
+        if any(name.startswith("TRITONRAG_") for name in os.environ) and "--help" not in arguments:
+            refuse_unknown(os.environ, frozenset(variables_of(typer.main.get_command(app))))
         app(args=arguments, prog_name="tritonrag")
     except RagError as error:
         typer.echo(f"tritonrag: {error}", err=True)
         return EXIT_WRONG if isinstance(error, BadRequestError | NotFoundError) else EXIT_FAILED
+    except OSError as error:  # what no command foresaw, such as a full disk behind stdout
+        typer.echo(f"tritonrag: internal: {error}", err=True)
+        return EXIT_FAILED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAILED
     return 0

@@ -1,7 +1,8 @@
 """From documents to a live index: what `index build` and `demo` share."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -10,11 +11,12 @@ from tritonrag.terminal import Steps
 from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.index.kinds import KindChoice
 from tritonrag_backends.settings import Settings
+from tritonrag_client.errors import BadRequestError
 from tritonrag_export.documents.chunking import chunk
 from tritonrag_export.documents.finding import ReadSummary, Skipped
 from tritonrag_export.documents.model import Document
 from tritonrag_export.documents.pydoc_corpus import pydoc_documents
-from tritonrag_export.documents.reading import read_documents
+from tritonrag_export.documents.reading import READERS, read_documents
 from tritonrag_export.indexing import BuildProgress, BuildSummary, build_index
 
 
@@ -64,17 +66,39 @@ def build(job: IndexJob, steps: Steps) -> Built:
     steps.step(f"opening the embedding model in {embedder.model}")
     encoder = Encoder.open(embedder.model, precision=embedder.precision, threads=len(os.sched_getaffinity(0)))
     steps.step("reading documents and embedding their passages")
-    summary = build_index(
-        documents,
-        encoder,
-        job.settings.index,
-        chunker=lambda document: chunk(document, encoder),
-        kind=job.kind,
-        skipped=reading.skipped,
-        progress=lambda progress: _tell(progress, steps),
-    )
+    with _unsupported_kinds_told(reading.summary):
+        summary = build_index(
+            documents,
+            encoder,
+            job.settings.index,
+            chunker=lambda document: chunk(document, encoder),
+            kind=job.kind,
+            skipped=reading.skipped,
+            progress=lambda progress: _tell(progress, steps),
+        )
     return Built(summary=summary, unsupported=dict(reading.summary.unsupported))
+
+
+def kinds_in_words(unsupported: Mapping[str, int]) -> str:
+    """Files of kinds that we do not read, counted by suffix."""
+    return ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in sorted(unsupported.items()))
+
+
+@contextmanager
+def _unsupported_kinds_told(summary: ReadSummary) -> Iterator[None]:
+    """Where there is nothing to index, the likeliest reason belongs in the message."""
+    try:
+        yield
+    except BadRequestError as error:
+        if summary.documents or not summary.unsupported:
+            raise
+        raise BadRequestError(
+            f"{error.message} (not read, being of no supported kind: {kinds_in_words(summary.unsupported)};"
+            f" supported are {' '.join(READERS)})"
+        ) from error
 
 
 def _tell(progress: BuildProgress, steps: Steps) -> None:
     steps.update(progress.passages)
+    if progress.phase == "completing":
+        steps.step(f"completing the index of {progress.passages:,} passages")

@@ -14,15 +14,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from tritonrag import die_with_parent
 from tritonrag.ports import address_of, choose_ports, is_free, reachable
 from tritonrag.processes import has_exited, kill_session, session_members, shared_memory
-from tritonrag.triton_command import ServeOptions, find_model_repository, triton_arguments, triton_environment
+from tritonrag.triton_command import (
+    ServeOptions,
+    find_model_repository,
+    require_profile,
+    triton_arguments,
+    triton_environment,
+)
 from tritonrag.triton_home import TritonHome, find_wheel
 from tritonrag.triton_log import failure, port_was_taken, read_log
-from tritonrag_client.errors import RagError, UnavailableError
+from tritonrag_client.errors import BadRequestError, RagError, UnavailableError
 
 _POLL_S = 0.05
 _ATTEMPTS = 3  # for free ports that somebody else took between our choice and Triton's bind
@@ -78,10 +84,11 @@ class TritonServer:
     def start(self, options: ServeOptions) -> RunningServer:
         """Start Triton and return once every model is ready.
 
-        Raises BadRequestError for a port that is taken, NotFoundError for a missing wheel or repository, the models' own error
-        where one does not load, InternalError with the log's path where Triton ends or is not ready in `ready_timeout_s`.
+        Raises BadRequestError for a port that is taken or a profile or log file that can't be, NotFoundError for a missing
+        wheel or repository, the models' own error where one does not load, InternalError with the log's path where Triton
+        ends or is not ready in `ready_timeout_s`.
         """
-        find_model_repository(options.model_repository)
+        require_profile(find_model_repository(options.model_repository), options.profile)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return self._start_once(options)
@@ -202,8 +209,7 @@ class _PortLostError(UnavailableError):
 def _spawn(arguments: list[str], environment: dict[str, str], log_path: Path, lock_fd: int) -> subprocess.Popen[bytes]:
     """Start Triton as the leader of its own session: a Ctrl-C at the terminal reaches us alone, and its stubs can be found."""
     guard = [sys.executable, "-I", "-S", str(Path(die_with_parent.__file__)), str(os.getpid())]
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("wb") as log:
+    with _open_log(log_path) as log:
         return subprocess.Popen(
             [*guard, *arguments],
             env=environment,
@@ -213,6 +219,16 @@ def _spawn(arguments: list[str], environment: dict[str, str], log_path: Path, lo
             start_new_session=True,
             pass_fds=(lock_fd,),
         )
+
+
+def _open_log(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        raise BadRequestError(
+            f"Triton's log can't be written to {path} ({error.strerror}); give --log-file a place where you may write"
+        ) from error
 
 
 def _is_ready(running: RunningServer) -> bool:

@@ -63,6 +63,52 @@ LogFile = Annotated[
     Path | None,
     typer.Option(envvar="TRITONRAG_LOG_FILE", metavar="FILE", help="Triton's log. (default: gone at the end)"),
 ]
+BenchOutput = Annotated[
+    Path,
+    typer.Option(envvar="TRITONRAG_BENCH_OUTPUT", metavar="DIR", help="Folder for the record: JSON, page, picture."),
+]
+BenchName = Annotated[
+    str, typer.Option(envvar="TRITONRAG_BENCH_NAME", help="File name of the record, without its ending.")
+]
+BenchUrl = Annotated[
+    str | None,
+    typer.Option(envvar="TRITONRAG_BENCH_URL", help="Measure this server's gRPC address. (default: one of our own)"),
+]
+BenchQuestions = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TRITONRAG_BENCH_QUESTIONS", metavar="FILE", help="A question a line. (default: drawn from the index)"
+    ),
+]
+BenchCount = Annotated[int, typer.Option(envvar="TRITONRAG_BENCH_COUNT", min=1, help="Questions to draw.")]
+BenchModels = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        envvar="TRITONRAG_BENCH_MODEL",
+        help="Model to ask: embedder, retrieve, generator, rag; repeat for several.",
+    ),
+]
+BenchClients = Annotated[
+    list[int],
+    typer.Option("--clients", envvar="TRITONRAG_BENCH_CLIENTS", min=1, help="Clients at once; repeat for several."),
+]
+BenchRounds = Annotated[
+    int | None,
+    typer.Option(envvar="TRITONRAG_BENCH_ROUNDS", min=1, help="Rounds. (default: 3, quick 1)", show_default=False),
+]
+BenchWindowS = Annotated[
+    float | None,
+    typer.Option(
+        envvar="TRITONRAG_BENCH_WINDOW_S", help="Seconds of a window. (default: 2, quick 0.5)", show_default=False
+    ),
+]
+BenchQuick = Annotated[
+    bool, typer.Option("--quick", envvar="TRITONRAG_BENCH_QUICK", help="To see that it works: about half a minute.")
+]
+BenchPlot = Annotated[
+    bool, typer.Option("--plot/--no-plot", envvar="TRITONRAG_BENCH_PLOT", help="Draw the picture (matplotlib).")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", envvar="TRITONRAG_VERBOSE", help="Triton's log on stderr.")]
 
 

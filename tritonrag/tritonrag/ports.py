@@ -1,5 +1,6 @@
 """Ports to listen on: given ones are checked before anything starts, a 0 stands for a free one."""
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ def choose_ports(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
     Another process can take a port between this call and its use: who wanted 0 tries again then.
     Raises BadRequestError that names the option and the port where a wanted one can't be had.
     """
+    _refuse_the_same_twice(wanted)
     with ExitStack() as held:  # all are held until all are chosen, so that no two are the same
         return {name: _bind(held, address, name, port) for name, port in wanted.items()}
 
@@ -51,6 +53,15 @@ def is_free(address: str, port: int) -> bool:
         return True
 
 
+def _refuse_the_same_twice(wanted: Mapping[str, int]) -> None:
+    owner: dict[int, str] = {}
+    for name, port in wanted.items():
+        if port and owner.setdefault(port, name) != name:
+            raise BadRequestError(
+                f"--{owner[port]}-port {port} and --{name}-port {port} are the same; give each its own, or 0 for a free one"
+            )
+
+
 def _bind(held: ExitStack, address: str, name: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -60,7 +71,17 @@ def _bind(held: ExitStack, address: str, name: str, port: int) -> int:
         probe.bind((address, port))
         probe.listen(1)  # with SO_REUSEADDR two sockets may bind one port, but only one may listen
     except OSError as error:
-        message = f"--{name}-port {port} can't be had on {address} ({error.strerror}); stop what uses it, or give --{name}-port 0"
-        raise BadRequestError(f"{message} for a free one") from error
+        raise BadRequestError(_refusal(error, address, name, port)) from error
     bound: int = probe.getsockname()[1]
     return bound
+
+
+def _refusal(error: OSError, address: str, name: str, port: int) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {address} is no address of this machine; give one of its own, such as 127.0.0.1"
+    way_out = "stop what uses it, or give"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        way_out = "ports below 1024 are the administrator's; give a higher one, or"
+    return (
+        f"--{name}-port {port} can't be had on {address} ({error.strerror}); {way_out} --{name}-port 0 for a free one"
+    )

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +38,29 @@ def session_members(session_id: int) -> list[Process]:
     return sorted(members, key=lambda process: process.pid)
 
 
+def processes_with(is_meant: Callable[[list[str]], bool]) -> list[int]:
+    """The process ids of those whose command line, as arguments, `is_meant`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it ended while we looked
+                if is_meant((entry / "cmdline").read_bytes().decode(errors="replace").split("\0")):
+                    found.append(int(entry.name))
+    return found
+
+
 def kill_session(session_id: int, *, timeout_s: float = 5.0) -> None:
     """SIGKILL whatever of the session still runs and wait until it is gone; returns without error where nothing was left."""
+    kill_all(lambda: [process.pid for process in session_members(session_id)], timeout_s=timeout_s)
+
+
+def kill_all(find: Callable[[], list[int]], *, timeout_s: float = 5.0) -> None:
+    """SIGKILL the processes that `find` names until it names none; returns without error where it names none at first."""
     deadline = time.monotonic() + timeout_s
-    while (members := session_members(session_id)) and time.monotonic() < deadline:
-        for process in members:
+    while (pids := find()) and time.monotonic() < deadline:
+        for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         time.sleep(_POLL_S)
 
 

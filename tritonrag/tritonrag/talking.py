@@ -1,6 +1,7 @@
 """What `ask` and `search` share: a client for the given server, and a clear word where none answers."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,11 +10,17 @@ from tritonrag_client import RagClient, Timeouts
 from tritonrag_client.errors import BadRequestError, UnavailableError
 
 _CONNECT_S = 3.0
+_LAST_PORT = 65535
 
 
 @contextmanager
 def connected(url: str, *, timeout_s: float) -> Iterator[RagClient]:
-    """A client. Raises UnavailableError that says how to start a server where none is live at `url`."""
+    """A client. Raises UnavailableError that says how to start a server where none is live at `url`, BadRequestError for
+    options that can't be.
+    """
+    _refuse_without_port(url)
+    if not 0 < timeout_s < math.inf:
+        raise BadRequestError(f"--timeout-s is {timeout_s:g}; give a number of seconds above 0")
     timeouts = Timeouts(connect_s=min(_CONNECT_S, timeout_s), total_s=timeout_s)
     with RagClient(url, timeouts=timeouts) as client:
         if not client.health().live:
@@ -21,6 +28,12 @@ def connected(url: str, *, timeout_s: float) -> Iterator[RagClient]:
                 f"no server answers at {url}; start one with `tritonrag serve`, or give --url HOST:PORT of its gRPC port"
             )
         yield client
+
+
+def _refuse_without_port(url: str) -> None:
+    port = url.rpartition(":")[2]
+    if not (":" in url and port.isdecimal() and 0 < int(port) <= _LAST_PORT):
+        raise BadRequestError(f"--url is {url!r}; give HOST:PORT of the server's gRPC port, such as 127.0.0.1:8001")
 
 
 def parse_filter(text: str | None) -> Mapping[str, Any] | None:

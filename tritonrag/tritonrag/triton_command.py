@@ -9,7 +9,7 @@ from pathlib import Path
 from tritonrag.triton_home import TritonHome, TritonWheel
 from tritonrag_backends.settings import ENV_PREFIX, Settings
 from tritonrag_client.contract import RAG, RETRIEVE
-from tritonrag_client.errors import NotFoundError
+from tritonrag_client.errors import BadRequestError, NotFoundError
 
 PACKAGED_REPOSITORY = Path(__file__).parent / "model_repository"
 CHECKOUT_REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -54,6 +54,14 @@ def find_model_repository(given: Path | None) -> Path:
     raise NotFoundError(
         f"no model repository at {PACKAGED_REPOSITORY}; reinstall tritonrag, or give --model-repository DIR"
     )
+
+
+def require_profile(repository: Path, profile: str) -> None:
+    """Raises BadRequestError where no model has that profile: Triton would take the CPU's configurations in silence."""
+    if profile != "cpu" and not any(repository.glob(f"*/configs/{profile}.pbtxt")):
+        raise BadRequestError(
+            f"--profile is {profile}, and no model in {repository} has a configs/{profile}.pbtxt; give --profile cpu"
+        )
 
 
 def has_gpu() -> bool:

@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonrag.processes import remove_shared_memory
+from tritonrag.processes import kill_all, processes_with, remove_shared_memory
 from tritonrag_client.errors import NotFoundError
 
 PACKAGE = "nvidia-pytriton==0.7.0"
 HOME_PREFIX = "tritonrag-home-"
+_BACKENDS_OPTION = "--backend-directory="  # by it a Triton is known as the one of a home
 _SETTLE_S = 60.0  # a home younger than this may not have been locked yet by who makes it
 
 
@@ -67,7 +68,8 @@ class TritonHome:
     """A private folder (mode 0700) of links that is one server's backend directory, its log's place and its lock.
 
     The lock is held by an open file that Triton and its stubs inherit: while it is held, something of this server lives.
-    So a home that nobody holds was left by a server that was killed outright, and the next one made removes it.
+    So a home that nobody holds was left by a server that was killed outright, and the next one made removes it; likewise one
+    that is held by stubs alone, whose Triton is gone.
     """
 
     def __init__(self, wheel: TritonWheel) -> None:
@@ -105,10 +107,25 @@ def remove_abandoned_homes() -> None:
 def _remove_if_abandoned(home: Path) -> None:
     lock = os.open(home / "lock", os.O_RDWR | os.O_CLOEXEC)
     try:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(home)
+            return
+        _end_orphaned_stubs(home)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _remove(home)
     finally:
         os.close(lock)
+
+
+def _end_orphaned_stubs(home: Path) -> None:
+    """End a home's stubs where its Triton is gone; where that lives, nothing happens.
+
+    Measured with 2.51.0: stubs that load their model while Triton ends wait for it ever after, and hold the lock.
+    """
+    if processes_with(lambda arguments: _BACKENDS_OPTION + str(home / "backends") in arguments):
+        return
+    kill_all(lambda: processes_with(lambda arguments: arguments[0].startswith(f"{home}/")))
 
 
 def _remove(home: Path) -> None:

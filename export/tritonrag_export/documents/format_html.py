@@ -53,6 +53,8 @@ _GAPS: Final = {
     **dict.fromkeys(_PARAGRAPHS, PARAGRAPH),
     **dict.fromkeys(_HEADINGS, PARAGRAPH),
 }
+# What a link to a heading itself shows: Sphinx has the pilcrow, others have others, and each has its own class for it.
+_PERMALINKS: Final = frozenset(("#", "¶", "§", "🔗"))
 _CELLS: Final = frozenset(("td", "th"))
 
 # The HTML standard wants the declaration within the first 1024 bytes.
@@ -87,6 +89,7 @@ class _Page:
         self._heading_start: int | None = None
         self._main: list[int] = []  # the offsets at which <main> begins and ends
         self._cells = 0  # in the row so far
+        self._link_depth = 0
         self._pre_depth = 0
         self._pre_begins = False
         self._skip_depth = 0  # open elements, from a skipped one on
@@ -109,6 +112,7 @@ class _Page:
         elif tag in _CELLS:
             self._flow.label("| " if self._cells else "", gap=SPACE if self._cells else LINE)
             self._cells += 1
+        self._link_depth += tag == "a"
         self._pre_depth += tag == "pre"
         self._pre_begins = tag == "pre"
 
@@ -124,6 +128,7 @@ class _Page:
             self._main.append(self._flow.length)
         elif tag in _CELLS:
             self._flow.settle()
+        self._link_depth -= tag == "a"
         self._pre_depth -= tag == "pre"
         self._flow.gap(_GAPS.get(tag, 0))
 
@@ -135,6 +140,8 @@ class _Page:
             return
         text = scrub(text)
         if self._heading_start is not None:
+            if self._link_depth and text.strip() in _PERMALINKS:
+                return
             self._heading.append(text)
         if self._pre_depth:
             self._flow.write(text.removeprefix("\n") if self._pre_begins else text)  # as browsers do

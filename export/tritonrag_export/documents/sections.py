@@ -1,5 +1,6 @@
 """The sections of a document: the text from one heading to the next, with the path of headings above it."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Final
 from tritonrag_export.documents.model import Document
 from tritonrag_export.documents.text import one_line
 
+_TITLE_SEPARATOR: Final = re.compile(r"\s+[|\u2013\u2014\u00b7\u2022\u00bb-]\s+")
 _PATH_SEPARATOR: Final = " › "  # noqa: RUF001  # the usual sign for a path of headings
 
 
@@ -40,9 +42,14 @@ def page_of(document: Document, offset: int) -> int | None:
 
 
 def _path_title(document_title: str, path: list[tuple[int, str]]) -> str:
-    """The document's title and the headings, without saying the same twice in a row."""
-    names: list[str] = []
-    for name in (document_title, *(title for _, title in path)):
-        if one_line(name) not in {"", *names[-1:]}:
-            names.append(one_line(name))
+    """The document's title and the headings, without saying the same twice in a row.
+
+    A page's title is often "Page | Site", and its first headings are those two names again.
+    """
+    title = one_line(document_title)
+    names = [title] if title else []
+    said = {part.casefold() for part in _TITLE_SEPARATOR.split(title)}
+    for name in (one_line(heading) for _, heading in path):
+        if name.casefold() not in said and name not in {"", *names[-1:]}:
+            names.append(name)
     return _PATH_SEPARATOR.join(names)

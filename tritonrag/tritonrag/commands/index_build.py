@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tritonrag.indexing import Built, IndexJob, build
+from tritonrag.indexing import Built, IndexJob, build, kinds_in_words
 from tritonrag.settings import settings_from
 from tritonrag.terminal import bold, open_steps, tell, write, write_json
 from tritonrag_backends.index.kinds import KindChoice
@@ -45,10 +45,7 @@ def _print(built: Built, output: Path) -> None:
             f"  {summary.truncated:,} passages were longer than the embedding model reads; their ends are not searched"
         )
     if built.unsupported:
-        kinds = ", ".join(
-            f"{count:,} {suffix or 'without suffix'}" for suffix, count in sorted(built.unsupported.items())
-        )
-        write(f"  not read, being of no supported kind: {kinds}")
+        write(f"  not read, being of no supported kind: {kinds_in_words(built.unsupported)}")
     if summary.skipped:
         write(f"  {len(summary.skipped):,} skipped:")
     for skipped in summary.skipped[:_MOST_NAMED]:
