@@ -13,9 +13,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tritonrag_backends.environment import ENV_PREFIX, is_ours
 from tritonrag_client.errors import BadRequestError
-
-ENV_PREFIX = "TRITONRAG_"
 
 
 class EmbedderSettings(BaseModel):
@@ -111,7 +110,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     Variables with our prefix that belong to a section of this tree but name no leaf are refused; those of other
     programs of ours (TRITONRAG_URL, TRITONRAG_HTTP_PORT, ...) are theirs to check.
     """
-    given = {name: value for name, value in (os.environ if environment is None else environment).items() if value}
+    environment = os.environ if environment is None else environment
+    given = {name: value for name, value in environment.items() if is_ours(name, value)}
     known = known_variables()
     _refuse_unknown(given, known)
     source = EnvSettingsSource(Settings)

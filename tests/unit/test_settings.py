@@ -70,3 +70,8 @@ def test_a_variable_of_a_section_that_names_no_leaf_is_refused(name: str) -> Non
 
 def test_variables_of_our_other_programs_are_theirs_to_check() -> None:
     assert load_settings({"TRITONRAG_URL": "localhost:1", "TRITONRAG_HTTP_PORT": "x"}) == Settings()
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_left_alone() -> None:
+    links = {"TRITONRAG_RETRIEVER_SERVICE_HOST": "10.0.0.1", "TRITONRAG_RETRIEVER_PORT": "tcp://10.0.0.1:8001"}
+    assert load_settings(links) == Settings()

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from tritonrag_backends.settings import ENV_PREFIX, Settings, load_settings
+from tritonrag_backends.environment import ENV_PREFIX
+from tritonrag_backends.settings import Settings, load_settings
 
 STATE = Path(".tritonrag")  # what the commands make lies here, below the current folder, unless told otherwise
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritonrag.triton_home import TritonHome, TritonWheel
-from tritonrag_backends.settings import ENV_PREFIX, Settings
+from tritonrag_backends.environment import ENV_PREFIX
+from tritonrag_backends.settings import Settings
 from tritonrag_client.contract import RAG, RETRIEVE
 from tritonrag_client.errors import BadRequestError, NotFoundError
 

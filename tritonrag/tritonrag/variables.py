@@ -1,16 +1,11 @@
 """Environment variables with our prefix that nothing reads are misspelt ones: they are refused, not ignored."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from tritonrag_backends.environment import is_ours
 from tritonrag_client.errors import BadRequestError
-
-_PREFIX = "TRITONRAG_"  # as in the settings, which are not loaded only for this
-# What Kubernetes sets in every pod for a service whose name begins with ours.
-_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
-_SERVICE_ADDRESS = ("tcp://", "udp://", "sctp://")
 
 
 def variables_of(command: Any) -> Iterator[str]:  # noqa: ANN401 - typer's own copy of click has no public types
@@ -24,7 +19,7 @@ def variables_of(command: Any) -> Iterator[str]:  # noqa: ANN401 - typer's own c
 
 def refuse_unknown(environment: Mapping[str, str], options: Iterable[str]) -> None:
     """Raises BadRequestError for the first variable with our prefix that is neither an option's nor a setting's."""
-    given = {name for name, value in environment.items() if name.startswith(_PREFIX) and not _is_foreign(name, value)}
+    given = {name for name, value in environment.items() if is_ours(name, value)}
     unknown = sorted(given.difference(options))
     if not unknown:
         return
@@ -38,7 +33,3 @@ def refuse_unknown(environment: Mapping[str, str], options: Iterable[str]) -> No
             raise BadRequestError(
                 f"the environment variable {name} is not one of ours, so nothing would heed it; {hint}"
             )
-
-
-def _is_foreign(name: str, value: str) -> bool:
-    return not value or _SERVICE_LINK.search(name) is not None or value.startswith(_SERVICE_ADDRESS)
