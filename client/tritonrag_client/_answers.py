@@ -14,7 +14,7 @@ class AnswerProgress:
     """How far one streamed answer is. Reading happens on one thread; `cancel` may come from any."""
 
     def __init__(self, request_id: str, tries: Tries, *, survives_us: bool) -> None:
-        """`survives_us`: the server goes on when the call ends early, so that it has to be told to stop."""
+        """`survives_us`: the server goes on when the call's deadline ends it, so that it has to be told to stop."""
         self.request_id = request_id
         self.sources: tuple[Source, ...] = ()
         self.ended = self.complete = False
@@ -53,11 +53,16 @@ class AnswerProgress:
             raise
 
     def cancel(self) -> bool:
-        """Mark as no longer wanted; True the first time where the server has to be told to stop."""
+        """Mark as no longer wanted; True the first time, unless the answer is complete."""
         if self.complete or self._cancelled:
             return False
         self._cancelled = True
-        return self._survives_us and (self._failure is None or isinstance(self._failure, DeadlineError))
+        return True
+
+    @property
+    def outlived(self) -> bool:
+        """Whether the server goes on although the call has ended."""
+        return self._survives_us and isinstance(self._failure, DeadlineError)
 
 
 def join(deltas: Iterable[AnswerDelta]) -> Answer:

@@ -20,7 +20,9 @@ from tritonrag_client.errors import BadRequestError, DeadlineError, RagError, Re
 from tritonrag_client.options import AnswerModel, ChannelOptions, RetryPolicy, Timeouts, TlsOptions
 
 DEFAULT_URL: Final = "127.0.0.1:8001"
-_STOP_S: Final = 1.0  # a healthy server answers a stop in a millisecond
+# How long leaving an answer early may take, on top of the call's own time: for telling the server to stop and for reading the
+# rest. A healthy server needs some milliseconds; a reader is not held up for longer by one that is not.
+LEAVE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +96,9 @@ class ClientCore:
             raise BadRequestError(f"timeouts is {timeouts!r}; give a Timeouts(connect_s=..., total_s=...)")
         return Budget(timeouts or self.settings.timeouts, self._chance.clock)
 
-    def stop_budget(self) -> Budget:
-        """The time for telling the server to stop, which comes on top of a call's own."""
-        return self.budget(Timeouts(connect_s=_STOP_S, total_s=_STOP_S))
+    def leave_budget(self) -> Budget:
+        """The time for leaving an answer, LEAVE_S from now."""
+        return Budget(Timeouts(connect_s=LEAVE_S, total_s=LEAVE_S), self._chance.clock)
 
     def tries(self, budget: Budget) -> Tries:
         """The tries of a call with this budget."""

@@ -11,8 +11,9 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
+from tritonrag_client._answer_flow import AnswerFlow
 from tritonrag_client._core import DEFAULT_URL, REAL_CHANCE, Chance, ClientCore, ClientSettings
-from tritonrag_client._flows import AnswerFlow, Flow, Flows
+from tritonrag_client._flows import Flavour, Flow, Flows
 from tritonrag_client._requests import embed_requests, rows_of, search_requests
 from tritonrag_client._responses import join_embedding, join_search, parse_embedding, parse_search
 from tritonrag_client._wire import GrpcCall, GrpcChannel, Message
@@ -38,7 +39,7 @@ T = TypeVar("T")
 class AsyncRagClient:
     """RagClient for one event loop: the one in which it makes its first call. Many tasks may share it.
 
-    Same arguments, results and errors. A cancelled task ends its call at the server.
+    Same arguments, results and errors. A cancelled task leaves its answer as AsyncAnswerStream does, without waiting for it.
     """
 
     def __init__(
@@ -100,10 +101,17 @@ class AsyncRagClient:
         await _drive(self._flows.stop(request_id, tenant, self._core.budget(timeouts)))
 
     async def close(self) -> None:
-        """End the connection; requests that still run end with RequestCancelledError."""
-        self._core.close()
-        if self._channel is not None:
-            await self._channel.close()
+        """End the connection; requests that still run end with RequestCancelledError.
+
+        Answers that still run, or that cancelled tasks and dropped streams began to leave, are left first, which may take a second.
+        """
+        try:
+            if self._opened is not None:
+                await _drive(self._opened.leave_all())
+        finally:
+            self._core.close()
+            if self._channel is not None:
+                await self._channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,15 +126,19 @@ class AsyncRagClient:
         # A channel of grpc.aio belongs to the loop in which it is made, so the first call makes it, not the constructor.
         if self._opened is None:
             self._channel, calls = self._core.open(grpc.aio)
-            self._opened = Flows(self._core, calls, self._sleep, _read)
+            self._opened = Flows(
+                self._core, calls, Flavour(sleep=self._sleep, reader=_Reader, start=_start, ended=_ended)
+            )
         return self._opened
 
 
 class AsyncAnswerStream:
     """An answer as it is written: iterate over it once, with one task.
 
-    Leaving the `async with` block, `cancel`, a cancelled task and dropping the last reference end the call at the server if it
-    still runs; with model "rag" the server is told to stop by the first two. Reading on after that raises RequestCancelledError.
+    Leaving the `async with` block, `cancel`, a cancelled task and dropping the last reference end the generation at the server
+    if it still runs: the server is told to stop, and the call is read out to its end. That takes some milliseconds; a call that
+    has not ended after a second is cut off. A cancelled task and dropping do not wait for it; the client does when it is closed.
+    Reading on after that raises RequestCancelledError.
     """
 
     def __init__(self, flow: AnswerFlow) -> None:
@@ -144,9 +156,9 @@ class AsyncAnswerStream:
         return self._flow.progress.sources
 
     async def cancel(self) -> None:
-        """Give the answer up. Does nothing where it is complete."""
-        if self._flow.abandon():
-            await _drive(self._flow.tell())
+        """Give the answer up and wait for its end, about a second at most. Does nothing where it is complete."""
+        if (leave := self._flow.give_up()) is not None:
+            await asyncio.shield(leave)
 
     aclose = cancel
 
@@ -155,7 +167,11 @@ class AsyncAnswerStream:
 
     async def __anext__(self) -> AnswerDelta:
         self._loop = asyncio.get_running_loop()
-        delta = await _drive(self._flow.next_delta())
+        try:
+            delta = await _drive(self._flow.next_delta())
+        except asyncio.CancelledError:
+            self._flow.give_up()
+            raise
         if delta is None:
             raise StopAsyncIteration
         return delta
@@ -166,13 +182,16 @@ class AsyncAnswerStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.cancel()
+        if isinstance(error, asyncio.CancelledError):
+            self._flow.give_up()
+        else:
+            await self.cancel()
 
     def __del__(self) -> None:
         # The garbage collector may run on any thread, and a call of grpc.aio belongs to its loop.
         if self._loop is not None and not self._flow.progress.ended:
             with suppress(RuntimeError):  # the loop is closed, and with it the call
-                self._loop.call_soon_threadsafe(self._flow.abandon)
+                self._loop.call_soon_threadsafe(self._flow.give_up)
 
 
 async def _drive(flow: Flow[T]) -> T:
@@ -202,6 +221,27 @@ async def _here(awaitable: Awaitable[T]) -> T:
         raise RequestCancelledError("the call was cancelled here, before its last response") from None
 
 
-async def _read(call: GrpcCall) -> Message | None:
-    message = await call.read()
-    return None if message is grpc.aio.EOF else message
+class _Reader:
+    """A call, whose readers wait for the same message. grpc.aio ends a call whose reader is cancelled, so a task of ours reads."""
+
+    def __init__(self, call: GrpcCall) -> None:
+        self._call = call
+        self._reading: asyncio.Task[Message] | None = None
+
+    async def read(self) -> Message | None:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.ensure_future(self._call.read())
+        message = await asyncio.shield(self._reading)
+        return None if message is grpc.aio.EOF else message
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+def _start(flow: Flow[None], *, holds_exit: bool) -> asyncio.Task[None]:  # noqa: ARG001 - a loop's end waits for no task
+    return asyncio.get_running_loop().create_task(_drive(flow))
+
+
+async def _ended(task: asyncio.Task[None], timeout_s: float) -> bool:
+    done, _ = await asyncio.wait([task], timeout=timeout_s)
+    return bool(done)

@@ -1,5 +1,7 @@
 """The client for threads."""
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -9,8 +11,9 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from tritonrag_client._core import DEFAULT_URL, REAL_CHANCE, Chance, ClientCore, ClientSettings
-from tritonrag_client._flows import AnswerFlow, Flow, Flows
+from tritonrag_client._answer_flow import AnswerFlow
+from tritonrag_client._core import DEFAULT_URL, LEAVE_S, REAL_CHANCE, Chance, ClientCore, ClientSettings
+from tritonrag_client._flows import Flavour, Flow, Flows
 from tritonrag_client._requests import embed_requests, rows_of, search_requests
 from tritonrag_client._responses import join_embedding, join_search, parse_embedding, parse_search
 from tritonrag_client._wire import GrpcCall, Message
@@ -38,8 +41,7 @@ class RagClient:
 
     It connects with the first call. gRPC does not survive a fork: make the client in the child.
 
-    `model`: "generator" retrieves on the server by itself and stops at once when the call ends; "rag" is the ensemble, to which
-    the client has to send a stop.
+    `model`: "generator" retrieves on the server by itself; "rag" is the ensemble of retriever and generator.
 
     Calls raise RagError: BadRequestError, NotFoundError, OverloadedError, DeadlineError, RequestCancelledError, UnavailableError,
     DeniedError, InternalError. Those that a retry can help are tried again as `retry` says, within `timeouts.total_s`.
@@ -60,7 +62,7 @@ class RagClient:
         settings = ClientSettings(url=url, timeouts=timeouts, retry=retry, tls=tls, channel=channel, model=model)
         self._core = ClientCore(settings, _chance)
         self._channel, calls = self._core.open(grpc)
-        self._flows = Flows(self._core, calls, _sleep, _read)
+        self._flows = Flows(self._core, calls, Flavour(sleep=_sleep, reader=_Reader, start=_start, ended=_ended))
 
     def ask(self, question: str, **options: Unpack[AnswerOptions]) -> Answer:
         """The whole answer to a question."""
@@ -100,9 +102,15 @@ class RagClient:
         _drive(self._flows.stop(request_id, tenant, self._core.budget(timeouts)))
 
     def close(self) -> None:
-        """End the connection; requests that still run end with RequestCancelledError."""
-        self._core.close()
-        self._channel.close()
+        """End the connection; requests that still run end with RequestCancelledError.
+
+        Answers that still run are left as streams are, which may take a second.
+        """
+        try:
+            _drive(self._flows.leave_all())
+        finally:
+            self._core.close()
+            self._channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -116,8 +124,9 @@ class RagClient:
 class AnswerStream:
     """An answer as it is written: iterate over it once. One thread reads; `cancel` (also named `close`) may come from any.
 
-    Leaving the `with` block, `close` and dropping the last reference end the call at the server if it still runs; with model
-    "rag" the server is told to stop by the first two. Reading on after that raises RequestCancelledError.
+    Leaving the `with` block, `close` and dropping the last reference end the generation at the server if it still runs: the
+    server is told to stop, and the call is read out to its end. That takes some milliseconds; a call that has not ended after
+    a second is cut off. Only dropping does not wait for it. Reading on after that raises RequestCancelledError.
     """
 
     def __init__(self, flow: AnswerFlow) -> None:
@@ -134,9 +143,9 @@ class AnswerStream:
         return self._flow.progress.sources
 
     def cancel(self) -> None:
-        """Give the answer up. Does nothing where it is complete."""
-        if self._flow.abandon():
-            _drive(self._flow.tell())
+        """Give the answer up and wait for its end, about a second at most. Does nothing where it is complete."""
+        if (leave := self._flow.give_up()) is not None:
+            _ended(leave, 2 * LEAVE_S)
 
     close = cancel
 
@@ -144,7 +153,15 @@ class AnswerStream:
         return self
 
     def __next__(self) -> AnswerDelta:
-        delta = _drive(self._flow.next_delta())
+        try:
+            delta = _drive(self._flow.next_delta())
+        except RagError:
+            raise
+        except (
+            BaseException
+        ):  # KeyboardInterrupt, say; gRPC loses the message for which a read waited that is broken off
+            self._flow.give_up()
+            raise
         if delta is None:
             raise StopIteration
         return delta
@@ -158,7 +175,8 @@ class AnswerStream:
         self.cancel()
 
     def __del__(self) -> None:
-        self._flow.abandon()
+        if not sys.is_finalizing():  # a thread that is started then never runs, and start() would wait for it
+            self._flow.give_up()
 
 
 def _drive(flow: Flow[T]) -> T:
@@ -177,5 +195,43 @@ def _drive(flow: Flow[T]) -> T:
         return result_of_flow
 
 
-def _read(call: GrpcCall) -> Message | None:
-    return next(call, None)
+class _Reader:
+    """A call, of whose readers one waits for a message and the others for the one.
+
+    A read that KeyboardInterrupt breaks off goes on inside gRPC, and a second one besides it fails with "call error 8". So
+    after that nobody reads, and the call's end is awaited.
+    """
+
+    def __init__(self, call: GrpcCall) -> None:
+        self._call, self._one_reads = call, threading.Lock()
+        self._broken_off = False
+
+    def read(self) -> Message | None:
+        with self._one_reads:
+            if self._broken_off:
+                self._await_end()
+                return None
+            self._broken_off = True  # stays so where `next` raises
+            message = next(self._call, None)
+            self._broken_off = False
+            return message
+
+    def _await_end(self) -> None:
+        over = threading.Event()
+        if self._call.add_callback(over.set):
+            over.wait()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+def _start(flow: Flow[None], *, holds_exit: bool) -> threading.Thread:
+    """Run a flow on a thread of its own; the interpreter's exit waits for it where it `holds_exit`."""
+    thread = threading.Thread(target=_drive, args=(flow,), name="tritonrag-leave", daemon=not holds_exit)
+    thread.start()
+    return thread
+
+
+def _ended(thread: threading.Thread, timeout_s: float) -> bool:
+    thread.join(timeout_s)
+    return not thread.is_alive()

@@ -1,6 +1,7 @@
 """A real gRPC server on loopback that speaks Triton's service by a script, and both clients behind one way of calling them."""
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,8 @@ SOURCE = Source(n=1, passage_id=7, score=0.5, passage=Passage(text="x", title="t
 class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers ModelInfer and ModelStreamInfer by the next entry of `script`, the last one again and again.
 
-    An entry is called with the request and the context. `requests` are those that came, `lives` counts ServerLive.
+    An entry is called with the request and the context. `requests` are those that came, `lives` counts ServerLive, and
+    `ends` tells of each answer of `slow_answer` whether it was "read out" or "cut off".
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.lives = 0
         self.ready_models = {"embedder", "retriever", "generator", "retrieve", "rag"}
         self.vanished = threading.Event()
+        self.ends: queue.Queue[str] = queue.Queue()
 
     def ServerLive(self, request, context):  # noqa: ANN001, ANN201, ARG002, N802 - the service's own signature
         self.lives += 1
@@ -218,16 +221,21 @@ def search(request: Message, _context: Context) -> Value:
     return found([f"q{row}" for row in range(rows)])
 
 
-def slow_answer(triton: ScriptedTriton) -> Entry:
-    """An answer that begins and then hangs, at a server that obeys `stop`."""
+def slow_answer(triton: ScriptedTriton, *, obeys: bool = True) -> Entry:
+    """An answer that begins and then hangs, at a server that obeys `stop`, or one that only says that it did."""
 
     def entry(request: Message, context: Context) -> Iterator[Any]:
         if request.inputs[0].name == "stop":
+            if obeys:
+                triton.vanished.set()
             yield final(delta("", finish="cancelled", first=True))
             return
         triton.watch(context)
         yield delta("Hello ", sources=(SOURCE,))
-        yield from triton.hang(request, context)
+        triton.vanished.wait(20)
+        if context.is_active():
+            yield final(delta("", finish="cancelled"))
+        triton.ends.put("read out" if context.is_active() else "cut off")
 
     return entry
 
