@@ -21,7 +21,7 @@ QUESTIONS = [
     "What does a context manager do?",
     "How is the median computed?",
 ]
-CITED = re.compile(r".+? \[\d+\]")
+CITED = re.compile(r"\S.*? \[\d+\]")
 MODELS = ("embedder", "retriever", "generator", "retrieve", "rag")
 
 
