@@ -206,3 +206,8 @@ def test_coverage_weighs_rare_words_more() -> None:
     assert whole == pytest.approx(1)
     assert common < 0.5
     assert coverage("???", texts).tolist() == [0, 0, 0, 0]
+
+
+def test_a_line_that_only_leads_to_the_next_is_no_candidate() -> None:
+    found = find_sentences([passage("It is the same as writing this:\n\n    x = 1\n\nThe name is bound at once.")])
+    assert [sentence.text for sentence in found] == ["The name is bound at once."]

@@ -22,6 +22,7 @@ _CITATION: Final = re.compile(r"\[\d+\]")
 _MIN_TERMS: Final = 3  # "See also:" and a lone name answer nothing
 
 _ENDS: Final = re.compile(r"[.!?…\u3002\uff01\uff1f\uff61][\"')\]*`\u201d\u2019\u00bb\u300d\u300f\uff09]*\Z")
+_LEADS_IN: Final = (":", "\uff1a")  # its sense is in what follows
 _MARKED_UP: Final = re.compile(r">>>|\.\.\. |[:@]\w|[|+=~-]{2}|\|")  # a doctest, a field, a table, a rule
 # Letters, with punctuation around them and no sign of code within; possessive, so linear on any token.
 _WORD: Final = re.compile(r"[^\w\s]*+[^\W\d_][^\d_=(){}\[\]<>|\\@#$%&+~*.]*+[^\w\s(=]*+")
@@ -98,7 +99,7 @@ def _says_something(text: str) -> bool:
 
 
 def _is_prose(text: str) -> bool:
-    if _MARKED_UP.match(text) or not _says_something(text):
+    if _MARKED_UP.match(text) or text.endswith(_LEADS_IN) or not _says_something(text):
         return False
     tokens = text.split()
     words = sum(1 for token in tokens if _WORD.fullmatch(token))
