@@ -157,9 +157,8 @@ class AnswerStream:
             delta = _drive(self._flow.next_delta())
         except RagError:
             raise
-        except (
-            BaseException
-        ):  # KeyboardInterrupt, say; gRPC loses the message for which a read waited that is broken off
+        except BaseException:
+            # KeyboardInterrupt, say: gRPC loses the message for which a read waited that is broken off.
             self._flow.give_up()
             raise
         if delta is None:
