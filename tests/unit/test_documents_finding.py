@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from tritonrag_client.contract import Passage
 from tritonrag_client.errors import BadRequestError, NotFoundError
 from tritonrag_export.documents.errors import UnreadableDocumentError
 from tritonrag_export.documents.finding import ReadSummary, Skipped
-from tritonrag_export.documents.reading import READERS, read_document, read_documents
+from tritonrag_export.documents.model import Document
+from tritonrag_export.documents.reading import READERS, read_document
+from tritonrag_export.documents.units import read_units
+
+
+def whole(document: Document) -> list[Passage]:
+    """A document as one passage."""
+    return [Passage(text=document.text, title="", uri=document.uri, start=0, end=len(document.text))]
 
 
 class Reading:
@@ -17,8 +25,10 @@ class Reading:
     def __init__(self, *paths: Path, max_bytes: int = 1000) -> None:
         self.skipped: list[Skipped] = []
         self.summary = ReadSummary()
-        found = read_documents(paths, on_skip=self.skipped.append, summary=self.summary, max_bytes=max_bytes)
-        self.uris = [document.uri for document in found]
+        found = read_units(
+            paths, chunker=whole, on_skip=self.skipped.append, summary=self.summary, max_bytes=max_bytes
+        )
+        self.uris = [unit.id for unit in found]
 
     def reason(self) -> str:
         (skipped,) = self.skipped
@@ -75,7 +85,7 @@ def test_a_link_that_leads_nowhere_or_to_itself_is_reported(folder: Path) -> Non
 
 def test_a_missing_path_is_named_before_anything_is_read(folder: Path) -> None:
     with pytest.raises(NotFoundError, match="there is no file or folder docs/missing"):
-        read_documents([folder, folder / "missing"], on_skip=print)
+        read_units([folder, folder / "missing"], chunker=whole, on_skip=print)
 
 
 def test_a_named_file_of_another_kind_is_reported_with_the_kinds_that_are_supported(folder: Path) -> None:
@@ -151,3 +161,33 @@ def test_title_and_uri_fall_back_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("text")
     document = read_document(tmp_path / "x.txt", uri="my:x")
     assert (document.uri, document.title) == ("my:x", "x.txt")
+
+
+def test_side_cars_are_neither_documents_nor_unsupported_files(folder: Path) -> None:
+    for name in ("b.txt", "code.py", ".hidden.txt"):
+        (folder / f"{name}.meta.json").write_text("{}")
+    (folder / "other.json").write_text("{}")
+    reading = Reading(folder)
+    assert reading.uris == ["docs/a/b/c.rst", "docs/a/z.md", "docs/a.txt", "docs/b.txt"]
+    assert (reading.summary.unsupported, reading.skipped) == ({".py": 1, "": 1, ".json": 1}, [])
+
+
+def test_a_side_car_without_its_document_is_reported(folder: Path) -> None:
+    (folder / "gone.pdf.meta.json").write_text("{}")
+    for reading in (Reading(folder), Reading(folder / "gone.pdf.meta.json")):
+        assert [str(skipped) for skipped in reading.skipped] == [
+            "docs/gone.pdf.meta.json is a side-car without its document; put docs/gone.pdf there or remove it"
+        ]
+        assert reading.summary.skipped == 1
+
+
+def test_a_side_car_that_is_named_stands_for_its_document(folder: Path) -> None:
+    (folder / "b.txt.meta.json").write_text("{}")
+    reading = Reading(folder / "b.txt.meta.json", folder / "b.txt")
+    assert (reading.uris, reading.skipped) == (["docs/b.txt"], [])
+
+
+@pytest.mark.parametrize("name", [".meta.json", "x.json"])
+def test_json_that_is_no_side_car_is_of_no_supported_kind(folder: Path, name: str) -> None:
+    (folder / name).write_text("{}")
+    assert "supported are .md .markdown .txt .text .rst .html .htm .pdf .docx .jsonl" in Reading(folder / name).reason()

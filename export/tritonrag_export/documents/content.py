@@ -1,7 +1,8 @@
 """What the reader of one format gives: a document that does not know its name yet."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from tritonrag_export.documents.model import Heading
 
@@ -14,6 +15,7 @@ class Content:
     title: str | None = None
     headings: tuple[Heading, ...] = ()
     page_starts: tuple[int, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 # Takes the file's bytes; raises ContentError.

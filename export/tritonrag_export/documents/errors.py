@@ -3,6 +3,7 @@
 BadRequestError (tritonrag_client.errors)
 └── UnreadableDocumentError     a file that can't be indexed as it is: what reaches users
 ContentError                    the same without the file's name: what a format's reader raises
+FieldError                      a value in metadata, a side-car or a line of JSONL, without saying where that lies
 """
 
 from tritonrag_client.errors import BadRequestError
@@ -10,6 +11,13 @@ from tritonrag_client.errors import BadRequestError
 
 class ContentError(Exception):
     """The bytes at hand hold no readable document. The text is a predicate with the way out: "is empty; ..."."""
+
+
+class FieldError(Exception):
+    """Something that describes a document can't be taken. The text names place, value and what was expected.
+
+    Where it was read and what to do about it is for the catcher to add: 'year is "MM", expected a whole number'.
+    """
 
 
 class UnreadableDocumentError(BadRequestError):

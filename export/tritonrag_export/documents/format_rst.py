@@ -37,6 +37,10 @@ class _NoInline(Inliner):
         del lineno, memo, parent
         return [nodes.Text(text)], []
 
+    def adjust_uri(self, uri: str) -> str:
+        """A hyperlink target as it stands; docutils' own looks for e-mail addresses with the patterns that are left out here."""
+        return uri
+
 
 def read_rst(data: bytes) -> Content:
     """Read a reStructuredText file, with or without Sphinx directives. The title is the first heading's."""

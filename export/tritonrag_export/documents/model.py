@@ -1,8 +1,10 @@
-"""What a reader gives and a chunker takes: a document as one text with marked headings."""
+"""What a reader gives and a chunker takes, a document as one text with marked headings, and what becomes of it: its passages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from tritonrag_client.contract import Passage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,7 @@ class Document:
 
     Lines end in a single newline character and there are no other control characters but tabs.
     `headings` are in order and don't overlap. `page_starts` holds the offset of each page, for formats that have pages.
+    `metadata` is what JSON can hold (`documents/metadata.py`). `tenant` is whose document it is; None: everybody's.
     """
 
     uri: str
@@ -33,3 +36,17 @@ class Document:
     headings: tuple[Heading, ...] = ()
     page_starts: tuple[int, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentPassages:
+    """The passages of one document: what an index adds, replaces and deletes as a whole.
+
+    `id` is unique within its tenant: for a file its uri, for a line of JSONL its id. `tenant` is the only one who may see
+    the passages; None: everybody. It is never sent, so passages don't hold it.
+    """
+
+    id: str
+    tenant: str | None
+    passages: tuple[Passage, ...]
