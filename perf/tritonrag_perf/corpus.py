@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonrag_backends.index.segment import Segment
-from tritonrag_backends.index.store import read_current
+from tritonrag_backends.index import Index
 from tritonrag_client.contract import Passage
 from tritonrag_perf.questions import draw_questions, read_questions
 
@@ -45,7 +44,4 @@ def load_passages(index: Path) -> list[Passage]:
 
     Raises NotFoundError where `index` holds no index, InternalError where it is damaged.
     """
-    manifest = read_current(index)
-    dim = manifest.embedding.dim
-    segments = [Segment.open(index, record, dim=dim, verify=True) for record in manifest.segments]
-    return [Passage.from_json(segment.passage(row)) for segment in segments for row in range(segment.rows)]
+    return [Passage.from_json(data) for data in Index.open(index, fingerprint=None).all_passages()]

@@ -2,27 +2,21 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from index_fakes import add
+from index_fakes import build as build_first
 
-from tritonrag_backends.index.format import Counts, EmbeddingRecord
-from tritonrag_backends.index.writer import SegmentWriter, publish
 from tritonrag_client.contract import Passage
 from tritonrag_client.errors import NotFoundError
+from tritonrag_export.documents.model import DocumentPassages
 from tritonrag_perf.corpus import load_passages
 from tritonrag_perf.questions import draw_questions
 
-EMBEDDING = EmbeddingRecord(name="m", fingerprint="f", dim=2, precision="fp32", template="{title}: {text}")
-
 
 def build(directory: Path, segments: list[list[Passage]]) -> None:
-    records = []
-    for number, passages in enumerate(segments, start=1):
-        with SegmentWriter(directory, number=number, dim=2, kind="flat") as writer:
-            writer.add(passages, np.tile(np.array([[1, 0]], np.float32), (len(passages), 1)))
-            records.append(writer.finish())
-    counts = Counts(documents=1, passages=sum(map(len, segments)), skipped=0)
-    publish(directory, embedding=EMBEDDING, segments=records, counts=counts)
+    for number, passages in enumerate(segments):
+        unit = DocumentPassages(id=f"doc{number}", tenant=None, passages=tuple(passages))
+        (add if number else build_first)(directory, [unit])
 
 
 def passage(name: str) -> Passage:

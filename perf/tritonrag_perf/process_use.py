@@ -1,0 +1,39 @@
+"""What a process and its children hold, as Linux tells it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessUse:
+    """Memory that is theirs alone and not a file's, open files, mapped areas; summed over the processes."""
+
+    private_bytes: int
+    open_files: int
+    mappings: int
+
+    def __str__(self) -> str:
+        return f"{self.private_bytes / 2**20:.0f} MiB, {self.open_files} open files, {self.mappings} mappings"
+
+
+def use_of(pid: int) -> ProcessUse:
+    """What the process and its children hold now. Raises OSError where it is gone or another user's."""
+    pids = [pid, *_children(pid)]
+    return ProcessUse(
+        private_bytes=sum(_private_bytes(one) for one in pids),
+        open_files=sum(len(list((_PROC / str(one) / "fd").iterdir())) for one in pids),
+        mappings=sum(len((_PROC / str(one) / "maps").read_text().splitlines()) for one in pids),
+    )
+
+
+def _children(pid: int) -> list[int]:
+    tasks = (_PROC / str(pid) / "task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def _private_bytes(pid: int) -> int:
+    lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+    (kib,) = (int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+    return kib * 1024
