@@ -13,6 +13,7 @@ from tritonrag_client.contract import (
     LORA_NAME,
     MAX_BATCH,
     MAX_TOKENS,
+    MODE,
     NUM_PASSAGES,
     RETRIEVE,
     SEED,
@@ -30,6 +31,7 @@ _DATATYPES: Final = {
     NUM_PASSAGES: "INT32",
     TENANT: BYTES,
     FILTER: BYTES,
+    MODE: BYTES,
     STREAM: "BOOL",
     MAX_TOKENS: "INT32",
     TEMPERATURE: "FP32",
@@ -37,7 +39,7 @@ _DATATYPES: Final = {
     SEED: "UINT64",
     LORA_NAME: BYTES,
 }
-_SEARCH_OPTIONS: Final = frozenset({NUM_PASSAGES, TENANT, FILTER})
+_SEARCH_OPTIONS: Final = frozenset({NUM_PASSAGES, TENANT, FILTER, MODE})
 _ANSWER_OPTIONS: Final = frozenset(_DATATYPES) - {STREAM} | {STOP_WORDS}
 
 

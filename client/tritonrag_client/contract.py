@@ -2,7 +2,7 @@
 
 Model   in                                                          out
 embedder   text_input                                               embedding
-retriever  embedding, text_input, [num_passages, tenant, filter]    passage_ids, scores, passages, index_version
+retriever  embedding, text_input, [num_passages, tenant, filter, mode]  passage_ids, scores, passages, index_version
 generator  text_input, [retriever's outputs, options]               text_output, sources, finish_reason, degraded
 retrieve   = embedder, retriever       rag = embedder, retriever, generator
 
@@ -25,8 +25,11 @@ EMBEDDING: Final = "embedding"  # FP32 [dim], unit length
 NUM_PASSAGES: Final = "num_passages"  # INT32 [1]
 TENANT: Final = "tenant"  # STRING [1]
 FILTER: Final = "filter"  # STRING [1], JSON
+MODE: Final = "mode"  # STRING [1], one of Mode: how to search; "" or absent: as the index was built
 PASSAGE_IDS: Final = "passage_ids"  # INT64 [k]
-SCORES: Final = "scores"  # FP32 [k], cosine similarity, descending
+SCORES: Final = (
+    "scores"  # FP32 [k], descending: cosine similarity (dense), BM25 (lexical), reciprocal rank fusion (hybrid)
+)
 PASSAGES: Final = "passages"  # STRING [k], JSON of a Passage each
 INDEX_VERSION: Final = "index_version"  # INT64 [1]
 STREAM: Final = "stream"  # BOOL [1]
@@ -45,6 +48,7 @@ DEGRADED: Final = "degraded"  # STRING [1], "" or what was given up and why
 NO_PASSAGE: Final = -1
 MAX_BATCH: Final = 64  # rows in one request to embedder, retriever or retrieve: their max_batch_size
 
+Mode = Literal["hybrid", "dense", "lexical"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
 
+from tritonrag_client.contract import Mode
 from tritonrag_client.errors import BadRequestError
 
 AnswerModel = Literal["generator", "rag"]
@@ -119,12 +120,14 @@ class SearchOptions(TypedDict, total=False):
     """Options of `search`; None is the same as not given.
 
     `num_passages`: how many passages for each question. `tenant`: whose passages may be seen beside everybody's. `filter`: a
-    condition on the passages' metadata, sent as JSON. `timeouts`: instead of the client's own.
+    condition on the passages' metadata, sent as JSON. `mode`: by meaning ("dense"), by words ("lexical") or by both ("hybrid");
+    without it as the index was built. `timeouts`: instead of the client's own.
     """
 
     num_passages: int | None
     tenant: str | None
     filter: Mapping[str, Any] | None
+    mode: Mode | None
     timeouts: Timeouts | None
 
 

@@ -45,7 +45,11 @@ class AnswerDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredPassage:
-    """A passage and its cosine similarity to the question."""
+    """A passage and how well it fits the question.
+
+    `score` is a cosine similarity (mode dense), BM25 (lexical) or a sum of reciprocal ranks (hybrid): scores of one mode can be
+    compared within a result, and only cosines from question to question.
+    """
 
     passage_id: int
     score: float

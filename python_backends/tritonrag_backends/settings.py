@@ -34,8 +34,20 @@ class RetrieverSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threads: int = Field(default=1, ge=1, description="FAISS threads in each retriever instance")
+    threads: int = Field(
+        default=0,
+        ge=0,
+        description="FAISS threads in each retriever instance; 0: the cores, shared out to the instances",
+    )
     num_passages: int = Field(default=5, ge=1, description="passages per question where a request does not say")
+    poll_s: float = Field(
+        default=0.5, gt=0, le=3600, description="seconds between two looks for a new version of the index"
+    )
+    cache_bytes: int = Field(
+        default=32 * 2**20,
+        ge=0,
+        description="memory for answers known already in each retriever instance; 0: keep none",
+    )
 
 
 class GeneratorSettings(BaseModel):

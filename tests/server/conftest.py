@@ -10,8 +10,10 @@ from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.settings import EmbedderSettings, Settings
+from tritonrag_export.documents.chunking import chunk
 from tritonrag_export.documents.model import Document
 from tritonrag_export.documents.pydoc_corpus import pydoc_documents
+from tritonrag_export.documents.units import units_of
 from tritonrag_export.indexing import build_index
 
 # Enough of the standard library to hold answers and distractors, small enough to embed in seconds.
@@ -35,7 +37,9 @@ def documents() -> list[Document]:
 @pytest.fixture(scope="session")
 def index_dir(tmp_path_factory: pytest.TempPathFactory, embedder_dir: Path, documents: list[Document]) -> Path:
     folder = tmp_path_factory.mktemp("index") / "index"
-    build_index(documents, Encoder.open(embedder_dir, threads=2), folder)
+    encoder = Encoder.open(embedder_dir, threads=2)
+    units = units_of(documents, lambda document: chunk(document, encoder), lambda _: None)
+    build_index(units, [encoder], folder)
     return folder
 
 

@@ -5,14 +5,16 @@ And folders that `tritonrag serve` takes for an embedding model and an index, so
 
 import json
 import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tritonrag_backends.embedding.format import EmbedderManifest, Parity
-from tritonrag_backends.index.format import Counts, EmbeddingRecord
-from tritonrag_backends.index.writer import SegmentWriter, publish
 from tritonrag_client.contract import RAG, RETRIEVE, Passage
+from tritonrag_export.documents.model import DocumentPassages
+from tritonrag_export.indexing import build_index
 
 CONFIG = """
 backend: "python"
@@ -81,14 +83,33 @@ def make_embedder(folder: Path, *, fingerprint: str = "f" * 64) -> Path:
     return folder
 
 
+class _ToyEncoder:
+    """Every text has the same vector."""
+
+    name, dim, precision, max_tokens = "toy", 2, "int8", 8
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def encode(self, texts: Sequence[str]) -> "_Embedded":
+        return _Embedded(vectors=np.tile(np.array([[1, 0]], np.float32), (len(texts), 1)))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [1 for _ in texts]
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        return [(0, len(text))]
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    vectors: np.ndarray
+    truncated: int = 0
+
+
 def make_index(folder: Path, *, fingerprint: str = "f" * 64) -> Path:
-    folder.mkdir()
     passage = Passage(text="text", title="title", uri="uri", start=0, end=4)
-    with SegmentWriter(folder, number=1, dim=2, kind="flat") as writer:
-        writer.add([passage], np.array([[1, 0]], np.float32))
-        segment = writer.finish()
-    record = EmbeddingRecord(name="toy", fingerprint=fingerprint, dim=2, precision="int8", template="{title} {text}")
-    publish(folder, embedding=record, segments=[segment], counts=Counts(documents=1, passages=1, skipped=0))
+    build_index([DocumentPassages(id="uri", tenant=None, passages=(passage,))], [_ToyEncoder(fingerprint)], folder)
     return folder
 
 

@@ -1,21 +1,22 @@
-"""What the index's tests share: vectors, passages, and an encoder and a chunker that need no model."""
+"""What the index's tests share: vectors, passages, indexes, and an encoder that needs no model."""
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tritonrag_backends.index.format import Counts, EmbeddingRecord, Manifest
-from tritonrag_backends.index.lock import write_lock
-from tritonrag_backends.index.store import next_segment_number
-from tritonrag_backends.index.writer import SegmentWriter, publish
+from tritonrag_backends.index.format import IndexOptions, Manifest
 from tritonrag_client.contract import Passage
-from tritonrag_export.documents.model import Document
+from tritonrag_export.documents.model import DocumentPassages
+from tritonrag_export.indexing import BuildOptions, BuildSummary, add_documents, build_index
 
 DIM = 16
+WORDS = ("apple", "bridge", "cloud", "desert", "engine", "forest", "garden", "harbour", "island", "jungle")
 
 
 def unit_vectors(rows: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
@@ -26,27 +27,24 @@ def unit_vectors(rows: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def passages(rows: int) -> list[Passage]:
-    return [Passage(text=f"Straße {i}\n", title="T", uri=f"doc{i}.md", start=0, end=9) for i in range(rows)]
+def passage(text: str, uri: str = "u", title: str = "T", **metadata: object) -> Passage:
+    return Passage(text=text, title=title, uri=uri, start=0, end=len(text), metadata=metadata)
 
 
-def embedding_record(dim: int = DIM, fingerprint: str = "f1") -> EmbeddingRecord:
-    return EmbeddingRecord(name="fake", fingerprint=fingerprint, dim=dim, precision="fp32", template="{title}\n{text}")
+def document(name: str, *texts: str, tenant: str | None = None, **metadata: object) -> DocumentPassages:
+    """A document with a passage for each text."""
+    passages = tuple(passage(text, uri=name, **metadata) for text in texts)
+    return DocumentPassages(id=name, tenant=tenant, passages=passages)
 
 
-def write_index(directory: Path, vectors: np.ndarray, *, kind: str = "flat", segments: int = 1) -> Manifest:
-    """Publish the vectors, dealt to consecutive segments, with passage i for vector i."""
-    directory.mkdir(parents=True, exist_ok=True)
-    every = passages(len(vectors))
-    records = []
-    with write_lock(directory):
-        for rows in np.array_split(np.arange(len(vectors)), segments):
-            number = next_segment_number(directory)
-            with SegmentWriter(directory, number=number, dim=vectors.shape[1], kind=kind) as writer:
-                writer.add([every[row] for row in rows], vectors[rows])
-                records.append(writer.finish())
-        counts = Counts(documents=1, passages=len(vectors), skipped=0)
-        return publish(directory, embedding=embedding_record(vectors.shape[1]), segments=records, counts=counts)
+def documents(count: int, lines: int = 3, *, seed: int = 0) -> list[DocumentPassages]:
+    """Documents d0.md ... of distinct passages."""
+    return [
+        document(
+            f"d{i}.md", *(f"{WORDS[(i + j) % len(WORDS)]} line {j} of document {i} seed {seed}" for j in range(lines)), year=2000 + i % 10
+        )
+        for i in range(count)
+    ]
 
 
 @dataclass(frozen=True)
@@ -64,30 +62,69 @@ class FakeEncoder:
     dim: int = DIM
     precision: str = "fp32"
     max_tokens: int = 256
-    largest_call: int = 0
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(self.token_offsets(text)) for text in texts]
-
-    def token_offsets(self, text: str) -> list[tuple[int, int]]:
-        return [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+    calls: list[int] = field(default_factory=list)
 
     def encode(self, texts: Sequence[str]) -> FakeEmbedded:
-        self.largest_call = max(self.largest_call, len(texts))
-        seeds = (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") for text in texts)
-        return FakeEmbedded(np.concatenate([unit_vectors(1, self.dim, seed) for seed in seeds]), truncated=1)
+        self.calls.append(len(texts))
+        vectors = np.stack([self._vector(text) for text in texts]) if texts else np.empty((0, self.dim), np.float32)
+        return FakeEmbedded(vectors=vectors, truncated=sum(1 for text in texts if "long" in text))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(re.findall(r"\S+", text)) for text in texts]
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in re.finditer(r"\S+", text)]
+
+    def _vector(self, text: str) -> np.ndarray:
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+        return unit_vectors(1, self.dim, seed)[0]
 
 
-def lines(document: Document) -> Iterable[Passage]:
-    """A chunker: a passage for each line."""
-    at = 0
-    for line in document.text.splitlines(keepends=True):
-        text = line.rstrip("\n")
-        if text:
-            yield Passage(text=text, title=document.title, uri=document.uri, start=at, end=at + len(text))
-        at += len(line)
+def build(
+    directory: Path, units: Sequence[DocumentPassages], *, given: np.ndarray | None = None, **options: Any
+) -> Manifest:
+    """Build an index; `given` vectors instead of the fake encoder's."""
+    return _run(build_index, directory, units, given, options=BuildOptions(**{"mode": "dense", **options})).manifest
 
 
-def documents(count: int, lines_each: int = 3) -> Iterable[Document]:
-    for i in range(count):
-        yield Document(uri=f"d{i}.md", title=f"D{i}", text="".join(f"line {j} of {i}\n" for j in range(lines_each)))
+def add(
+    directory: Path, units: Sequence[DocumentPassages], *, given: np.ndarray | None = None, **options: Any
+) -> Manifest:
+    """Add to an index."""
+    return _run(add_documents, directory, units, given, **options).manifest
+
+
+def write_index(directory: Path, vectors: np.ndarray, *, segments: int = 1, **options: Any) -> Manifest:
+    """A passage, and a document, for each vector, dealt to consecutive segments."""
+    shutil.rmtree(directory / "given", ignore_errors=True)
+    units = [document(f"doc{i}.md", f"Straße {i}\n") for i in range(len(vectors))]
+    parts = np.array_split(np.arange(len(vectors)), segments)
+    manifest = None
+    for rows in parts:
+        run = build if manifest is None else add
+        kept = options if manifest is None else {}
+        manifest = run(directory, [units[row] for row in rows], given=vectors[rows], **kept)
+    assert manifest is not None
+    return manifest
+
+
+def _run(run: Any, directory: Path, units: Any, vectors: Any, **options: Any) -> BuildSummary:
+    encoder = FakeEncoder(dim=DIM if vectors is None else vectors.shape[1])
+    if vectors is None:
+        return run(units, [encoder], directory, **options)
+    rows = dict(zip(texts_of(units), vectors, strict=True))
+
+    class Given(FakeEncoder):
+        def _vector(self, text: str) -> np.ndarray:
+            found = rows.get(text)
+            return super()._vector(text) if found is None else found
+
+    return run(units, [Given(dim=vectors.shape[1])], directory, **options)
+
+
+def texts_of(units: Sequence[DocumentPassages]) -> list[str]:
+    """What is embedded, in order."""
+    return [f"{one.title}\n{one.text}" for unit in units for one in unit.passages]
+
+
+OPTIONS = IndexOptions(kind="auto", recall_target=0.95, mode="dense", analyzer="english/1", fields=None)

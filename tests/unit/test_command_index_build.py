@@ -71,4 +71,4 @@ def test_an_empty_folder_is_told_without_a_word_on_kinds(capsys: Capture) -> Non
 def test_the_long_last_step_is_told(folder: Path, capsys: Capture) -> None:
     (folder / "good.md").write_text("It boils water.\n")
     assert build() == 0
-    assert "completing the index of 1 passages" in capsys.readouterr().err
+    assert "checking the files" in capsys.readouterr().err

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from index_fakes import FakeEncoder, document
 
 from tritonrag.commands import demo
 from tritonrag.preflight import look_at
 from tritonrag_backends.embedding.format import EmbedderManifest, Parity
-from tritonrag_backends.index.format import CURRENT, Counts, EmbeddingRecord
-from tritonrag_backends.index.writer import SegmentWriter, publish
+from tritonrag_backends.index.format import CURRENT
 from tritonrag_backends.settings import EmbedderSettings, Settings
-from tritonrag_client.contract import Passage
 from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
+from tritonrag_export.indexing import build_index
 
 ONE, OTHER = "a" * 64, "b" * 64
 
@@ -35,12 +34,7 @@ def make_embedder(folder: Path, fingerprint: str = ONE) -> Path:
 
 
 def make_index(folder: Path, fingerprint: str = ONE) -> Path:
-    folder.mkdir(parents=True)
-    with SegmentWriter(folder, number=1, dim=2, kind="flat") as writer:
-        writer.add([Passage(text="text", title="title", uri="uri", start=0, end=4)], np.array([[1, 0]], np.float32))
-        segment = writer.finish()
-    record = EmbeddingRecord(name="toy", fingerprint=fingerprint, dim=2, precision="int8", template="{text}")
-    publish(folder, embedding=record, segments=[segment], counts=Counts(documents=1, passages=1, skipped=0))
+    build_index([document("uri", "text")], [FakeEncoder(name="toy", fingerprint=fingerprint, dim=2)], folder)
     return folder
 
 

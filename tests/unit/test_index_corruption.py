@@ -5,13 +5,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from index_fakes import unit_vectors, write_index
+from index_fakes import build, document, unit_vectors, write_index
 
 from tritonrag_backends.index import Index
 from tritonrag_backends.index.format import LOCK
+from tritonrag_backends.index.merging import merge
+from tritonrag_backends.index.operations import delete_documents, verify
 from tritonrag_client.errors import InternalError, NotFoundError, RagError
 
-ROUNDS = 200
+ROUNDS = 60
+KINDS = ["flat", "sq8", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq", "ivf_rabitq"]
+
+
+def write_every_file(directory: Path, kind: str) -> list[Path]:
+    """An index with a file of each sort: int8 vectors with their scales, a projection, queries, tombstones."""
+    units = [document(f"d{i}", f"text {i}", lang="en") for i in range(400)]
+    build(directory, units, kind=kind, vectors="int8", dims=8)
+    delete_documents(directory, ["d7"])
+    for path in (directory / "manifests").glob("00000001-*"):
+        path.unlink()
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != LOCK)
+    assert len(files) == {"flat": 19}.get(kind, 20)
+    return [path for path in files if not path.name.startswith("queries-")]  # which no reader opens
 
 
 def corruptions(data: bytes, seed: int) -> Iterator[bytes]:
@@ -34,12 +49,9 @@ def corruptions(data: bytes, seed: int) -> Iterator[bytes]:
             yield changed
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_corruption_of_any_file_is_loaded(tmp_path: Path, kind: str) -> None:
-    write_index(tmp_path, unit_vectors(40), kind=kind)
-    files = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.name != LOCK)
-    assert len(files) == {"flat": 5, "hnsw": 6}[kind]
-    for number, path in enumerate(files):
+    for number, path in enumerate(write_every_file(tmp_path, kind)):
         good = path.read_bytes()
         for damaged in corruptions(good, number):
             path.write_bytes(damaged)
@@ -48,18 +60,38 @@ def test_no_corruption_of_any_file_is_loaded(tmp_path: Path, kind: str) -> None:
             assert path.name in raised.value.message
             assert "tritonrag index build" in raised.value.message
         path.write_bytes(good)
-    assert Index.open(tmp_path, fingerprint="f1").passage_count == 40
+    assert Index.open(tmp_path, fingerprint="f1").passage_count == 399
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_missing_file_is_named(tmp_path: Path, kind: str) -> None:
-    write_index(tmp_path, unit_vectors(40), kind=kind)
-    for path in sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.name != LOCK):
+    for path in write_every_file(tmp_path, kind):
         moved = path.rename(path.with_name("moved"))
         with pytest.raises(RagError) as raised:
             Index.open(tmp_path, fingerprint="f1")
         assert path.name in raised.value.message
         moved.rename(path)
+
+
+def test_a_file_that_only_tuning_needs_is_missed_by_verification_and_by_a_merge(tmp_path: Path) -> None:
+    write_every_file(tmp_path, "hnsw")
+    (queries,) = (tmp_path / "shared").glob("queries-*")
+    data = queries.read_bytes()
+    queries.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert Index.open(tmp_path, fingerprint="f1").passage_count == 399
+    (problem,) = verify(tmp_path)
+    assert queries.name in problem
+    with pytest.raises(InternalError, match=queries.name):
+        merge(tmp_path, everything=True)
+    assert Index.open(tmp_path, fingerprint="f1").version == 2
+
+
+def test_a_damaged_segment_is_not_copied_into_a_merged_one(tmp_path: Path) -> None:
+    write_every_file(tmp_path, "flat")
+    (passages,) = tmp_path.glob("segments/*/passages.bin")
+    passages.write_bytes(passages.read_bytes().replace(b"text 9", b"test 9"))
+    with pytest.raises(InternalError, match=r"passages\.bin"):
+        merge(tmp_path, everything=True)
 
 
 def test_without_verification_sizes_and_shapes_are_still_checked(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def test_every_leaf_survives_the_way_through_an_environment() -> None:
             "TRITONRAG_EMBEDDER_MODEL": "/data/embedder",
             "TRITONRAG_EMBEDDER_THREADS": "3",
             "TRITONRAG_RETRIEVER_NUM_PASSAGES": "9",
+            "TRITONRAG_RETRIEVER_POLL_S": "0.05",
+            "TRITONRAG_RETRIEVER_CACHE_BYTES": "0",
             "TRITONRAG_GENERATOR_MAX_TOKENS": "17",
             "TRITONRAG_LIMITS_TEXT_BYTES": "1000",
         }
@@ -52,6 +54,11 @@ def test_a_variable_set_to_nothing_is_not_set() -> None:
         ("TRITONRAG_EMBEDDER_THREADS", "many"),
         ("TRITONRAG_EMBEDDER_THREADS", "0"),
         ("TRITONRAG_EMBEDDER_PRECISION", "int3"),
+        ("TRITONRAG_RETRIEVER_THREADS", "-1"),
+        ("TRITONRAG_RETRIEVER_POLL_S", "0"),
+        ("TRITONRAG_RETRIEVER_POLL_S", "inf"),
+        ("TRITONRAG_RETRIEVER_POLL_S", "nan"),
+        ("TRITONRAG_RETRIEVER_CACHE_BYTES", "-1"),
         ("TRITONRAG_GENERATOR_ENGINE", "oracle"),
     ],
 )

@@ -9,10 +9,11 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from tritonrag.cli_index import index_app
 from tritonrag.options import (
     AllowNonLoopback,
     BenchClients,
@@ -29,6 +30,13 @@ from tritonrag.options import (
     DrainTimeoutS,
     EmbedderDir,
     Engine,
+    EvalCutoffs,
+    EvalModes,
+    EvalName,
+    EvalOutput,
+    EvalPlot,
+    EvalQuestions,
+    EvalSplit,
     Filter,
     Host,
     IndexDir,
@@ -38,11 +46,13 @@ from tritonrag.options import (
     ModelRepository,
     NumPassages,
     Profile,
+    SearchMode,
     Tenant,
     TimeoutS,
     Url,
     Verbose,
     port_option,
+    to_mode,
 )
 from tritonrag.variables import refuse_unknown, variables_of
 from tritonrag_client.errors import BadRequestError, NotFoundError, RagError
@@ -54,35 +64,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-index_app = typer.Typer(help="Build and look after the index.", no_args_is_help=True)
 export_app = typer.Typer(help="Prepare models for serving.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
 app.add_typer(export_app, name="export")
 
 EXIT_FAILED, EXIT_WRONG = 1, 2
-
-
-@index_app.command("build")
-def index_build(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files and folders to index.")] = None,
-    *,
-    output: IndexDir = None,
-    corpus: Annotated[
-        Literal["pydoc"] | None,
-        typer.Option(
-            envvar="TRITONRAG_CORPUS", help="A corpus that is at hand: pydoc is the running Python's documentation."
-        ),
-    ] = None,
-    kind: Annotated[
-        Literal["auto", "flat", "hnsw"], typer.Option(envvar="TRITONRAG_INDEX_KIND", help="auto goes by size.")
-    ] = "auto",
-    embedder: EmbedderDir = None,
-    json: Json = False,
-) -> None:
-    """Turn documents (md, txt, rst, html, pdf, docx) into an index."""
-    from tritonrag.commands.index_build import run  # noqa: PLC0415 - heavy
-
-    run(paths=tuple(paths or ()), output=output, corpus=corpus, kind=kind, embedder=embedder, json=json)
 
 
 @export_app.command("embedder")
@@ -157,6 +143,7 @@ def ask(
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", envvar="TRITONRAG_STREAM", help="Print while it is written.")
     ] = True,
+    mode: SearchMode = None,
     tenant: Tenant = None,
     filter: Filter = None,  # noqa: A002 - the contract's name
     timeout_s: TimeoutS = 120.0,
@@ -169,6 +156,7 @@ def ask(
         question,
         url=url,
         num_passages=num_passages,
+        mode=mode,
         max_tokens=max_tokens,
         tenant=tenant,
         filter_json=filter,
@@ -184,21 +172,56 @@ def search(
     *,
     url: Url = "127.0.0.1:8001",
     num_passages: NumPassages = None,
+    mode: SearchMode = None,
     tenant: Tenant = None,
     filter: Filter = None,  # noqa: A002 - the contract's name
     timeout_s: TimeoutS = 30.0,
     json: Json = False,
 ) -> None:
-    """Find the passages nearest to a question."""
+    """Find the passages that fit a question best."""
     from tritonrag.commands.search import run  # noqa: PLC0415 - heavy
 
     run(
         question,
         url=url,
         num_passages=num_passages,
+        mode=mode,
         tenant=tenant,
         filter_json=filter,
         timeout_s=timeout_s,
+        json=json,
+    )
+
+
+@app.command("eval")
+def evaluate(
+    *,
+    questions: EvalQuestions,
+    index: IndexDir = None,
+    embedder: EmbedderDir = None,
+    modes: EvalModes = ["dense", "lexical", "hybrid"],  # noqa: B006 - typer reads it and never changes it
+    cutoffs: EvalCutoffs = [1, 5, 10],  # noqa: B006
+    split: EvalSplit = None,
+    num_passages: NumPassages = None,
+    output: EvalOutput = None,
+    name: EvalName = "retrieval-quality",
+    plot: EvalPlot = True,
+    json: Json = False,
+) -> None:
+    """Measure how well the index finds the right documents (recall, MRR, nDCG), in this process."""
+    from tritonrag.commands.eval import run  # noqa: PLC0415 - heavy
+
+    run(
+        questions=questions,
+        index=index,
+        embedder=embedder,
+        modes=tuple(map(to_mode, modes)),
+        k=tuple(cutoffs),
+        split=split,
+        num_passages=num_passages,
+        output=output,
+        name=name,
+        plot=plot,
         json=json,
     )
 

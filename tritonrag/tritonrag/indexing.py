@@ -1,33 +1,43 @@
-"""From documents to a live index: what `index build` and `demo` share."""
+"""From documents to a live index: what `index build`, `index add` and `demo` share."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from tritonrag.index_options import ALL_CORES
 from tritonrag.terminal import Steps
 from tritonrag_backends.embedding.encoder import Encoder
-from tritonrag_backends.index.kinds import KindChoice
 from tritonrag_backends.settings import Settings
+from tritonrag_client.contract import Passage
 from tritonrag_client.errors import BadRequestError
 from tritonrag_export.documents.chunking import chunk
-from tritonrag_export.documents.finding import ReadSummary, Skipped
-from tritonrag_export.documents.model import Document
+from tritonrag_export.documents.finding import ReadSummary, Skipped, find_documents
+from tritonrag_export.documents.jsonl import JSONL_SUFFIX
+from tritonrag_export.documents.model import Document, DocumentPassages
 from tritonrag_export.documents.pydoc_corpus import pydoc_documents
-from tritonrag_export.documents.reading import READERS, read_documents
-from tritonrag_export.indexing import BuildProgress, BuildSummary, build_index
+from tritonrag_export.documents.reading import SUPPORTED
+from tritonrag_export.documents.units import read_units, units_of
+from tritonrag_export.indexing import BuildOptions, BuildProgress, BuildSummary, add_documents, build_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexJob:
-    """Which documents become which index. `pydoc` adds the running Python's documentation to what `paths` name."""
+    """Which documents become which index. `pydoc` adds the running Python's documentation to what `paths` name.
+
+    `adding`: to the index that is there, whose options hold; else a new version is built from these alone.
+    """
 
     settings: Settings
     paths: tuple[Path, ...] = ()
     pydoc: bool = False
-    kind: KindChoice = "auto"
+    options: BuildOptions = field(default_factory=BuildOptions)
+    adding: bool = False
+    vectors_from: Path | None = None
+    tenant: str | None = None
+    workers: int = ALL_CORES
+    wait_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,13 +47,22 @@ class _Reading:
     skipped: list[Skipped] = field(default_factory=list)
     summary: ReadSummary = field(default_factory=ReadSummary)
 
-    def documents(self, job: IndexJob) -> Iterator[Document]:
+    def documents(self, job: IndexJob, encoder: Encoder) -> Iterator[DocumentPassages]:
         """The job's documents. Raises NotFoundError for a path that does not exist, before anything is read."""
-        sources: list[Iterable[Document]] = []
+
+        def chunker(document: Document) -> Iterable[Passage]:
+            return chunk(document, encoder)
+
+        sources: list[Iterable[DocumentPassages]] = []
         if job.paths:
-            sources.append(read_documents(job.paths, on_skip=self.skipped.append, summary=self.summary))
+            sources.append(
+                read_units(
+                    job.paths, chunker=chunker, on_skip=self.skipped.append, summary=self.summary, tenant=job.tenant
+                )
+            )
         if job.pydoc:
-            sources.append(pydoc_documents(on_skip=self.skipped.append))
+            documents = pydoc_documents(on_skip=self.skipped.append)
+            sources.append(units_of(documents, chunker=chunker, on_skip=self.skipped.append, tenant=job.tenant))
         return chain.from_iterable(sources)
 
 
@@ -55,28 +74,59 @@ class Built:
     unsupported: dict[str, int]
 
 
-def build(job: IndexJob, steps: Steps) -> Built:
-    """Build the index and tell of each step; each skipped file is noted with its reason as it is met.
+def run_job(job: IndexJob, steps: Steps) -> Built:
+    """Build or add, and tell of each step; each skipped file is noted with its reason as it is met.
 
-    Raises NotFoundError (a path, the embedding model), BadRequestError (nothing to index), UnavailableError (disk, lock).
+    Raises NotFoundError (a path, the embedding model, the index to add to), BadRequestError (nothing to index, bad input),
+    UnavailableError (disk, lock).
     """
-    reading = _Reading()
-    documents = reading.documents(job)
+    if not job.paths and not job.pydoc:
+        raise BadRequestError("there is nothing to index; name files or folders, or give --corpus pydoc")
     embedder = job.settings.embedder
     steps.step(f"opening the embedding model in {embedder.model}")
-    encoder = Encoder.open(embedder.model, precision=embedder.precision, threads=len(os.sched_getaffinity(0)))
-    steps.step("reading documents and embedding their passages")
+    encoders = [
+        Encoder.open(embedder.model, precision=embedder.precision, threads=1) for _ in range(max(1, job.workers))
+    ]
+    reading = _Reading()
+    documents = reading.documents(job, encoders[0])
+    bar = _Bar(steps, _count(job.paths) if job.paths and not job.pydoc else None)
     with _unsupported_kinds_told(reading.summary):
-        summary = build_index(
-            documents,
-            encoder,
-            job.settings.index,
-            chunker=lambda document: chunk(document, encoder),
-            kind=job.kind,
-            skipped=reading.skipped,
-            progress=lambda progress: _tell(progress, steps),
-        )
+        if job.adding:
+            summary = add_documents(
+                documents,
+                encoders,
+                job.settings.index,
+                vectors=job.vectors_from,
+                skipped=reading.skipped,
+                progress=bar.tell,
+                wait_s=job.wait_s,
+            )
+        else:
+            summary = build_index(
+                documents,
+                encoders,
+                job.settings.index,
+                options=job.options,
+                vectors=job.vectors_from,
+                skipped=reading.skipped,
+                progress=bar.tell,
+                wait_s=job.wait_s,
+            )
     return Built(summary=summary, unsupported=dict(reading.summary.unsupported))
+
+
+def _count(paths: tuple[Path, ...]) -> int:
+    """How many documents there will be, about, for the remaining time: files, and lines of JSONL."""
+    files = find_documents(paths, suffixes=frozenset(SUPPORTED), on_skip=lambda _: None, summary=ReadSummary())
+    return sum(_lines(path) if path.suffix.lower() == JSONL_SUFFIX else 1 for path in files)
+
+
+def _lines(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    except OSError:
+        return 1  # reading it will say what is wrong
 
 
 def kinds_in_words(unsupported: Mapping[str, int]) -> str:
@@ -94,11 +144,42 @@ def _unsupported_kinds_told(summary: ReadSummary) -> Iterator[None]:
             raise
         raise BadRequestError(
             f"{error.message} (not read, being of no supported kind: {kinds_in_words(summary.unsupported)};"
-            f" supported are {' '.join(READERS)})"
+            f" supported are {' '.join(SUPPORTED)})"
         ) from error
 
 
-def _tell(progress: BuildProgress, steps: Steps) -> None:
-    steps.update(progress.passages)
-    if progress.phase == "completing":
-        steps.step(f"completing the index of {progress.passages:,} passages")
+class _Bar:
+    """A step for each thing that a build does, with rate and remaining time; `documents` None: nobody knows how many there are."""
+
+    def __init__(self, steps: Steps, documents: int | None) -> None:
+        self._steps, self._documents, self._what = steps, documents, ""
+
+    def tell(self, progress: BuildProgress) -> None:
+        """Show how far the build is."""
+        if progress.what != self._what:
+            self._what = progress.what
+            self._steps.step(progress.what)
+        if progress.what != "embedding":
+            self._steps.update(progress.passages, progress.total)
+            return
+        detail = f"{progress.passages:,} passages, {progress.passages_per_s:,.0f}/s"
+        if progress.reused:
+            detail += f", {progress.reused:,} embedded before"
+        left_s = self._left_s(progress)
+        if left_s is not None:
+            detail += f", about {_duration(left_s)} left"
+        self._steps.update(progress.documents, self._documents, detail=detail)
+
+    def _left_s(self, progress: BuildProgress) -> float | None:
+        done = progress.documents + progress.skipped
+        if self._documents is None or not 0 < done <= self._documents:
+            return None
+        return progress.elapsed_s * (self._documents - done) / done
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

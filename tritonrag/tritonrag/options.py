@@ -1,9 +1,12 @@
 """The options of the commands, each with its environment variable: where an option is a leaf of the settings, the leaf's."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
+
+from tritonrag_client.contract import Mode
+from tritonrag_client.errors import BadRequestError
 
 _DIR = {"metavar": "DIR", "show_default": False}
 
@@ -39,6 +42,48 @@ Tenant = Annotated[
 Filter = Annotated[
     str | None,
     typer.Option(envvar="TRITONRAG_FILTER", metavar="JSON", help="Condition on metadata.", show_default=False),
+]
+
+SearchMode = Annotated[
+    Mode | None,
+    typer.Option(
+        "--mode", envvar="TRITONRAG_MODE", help="How to search. (default: as the index was built)", show_default=False
+    ),
+]
+
+EvalQuestions = Annotated[
+    Path,
+    typer.Option(
+        "--questions",
+        envvar="TRITONRAG_EVAL_QUESTIONS",
+        metavar="FILE|DIR",
+        help="Questions with their right documents: a TSV (question, relevant, split) or a BEIR folder.",
+    ),
+]
+EvalModes = Annotated[
+    list[str], typer.Option("--mode", envvar="TRITONRAG_EVAL_MODE", help="Way to search; repeat for several.")
+]
+EvalCutoffs = Annotated[
+    list[int], typer.Option("--k", envvar="TRITONRAG_EVAL_K", min=1, help="Recall at so many documents; repeat.")
+]
+EvalSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        envvar="TRITONRAG_EVAL_SPLIT",
+        help="Only the questions of this split; with BEIR the name of the qrels.",
+        show_default=False,
+    ),
+]
+EvalOutput = Annotated[
+    Path | None,
+    typer.Option(envvar="TRITONRAG_EVAL_OUTPUT", help="Folder for the record: JSON, page, picture.", **_DIR),
+]
+EvalName = Annotated[
+    str, typer.Option(envvar="TRITONRAG_EVAL_NAME", help="File name of the record, without its ending.")
+]
+EvalPlot = Annotated[
+    bool, typer.Option("--plot/--no-plot", envvar="TRITONRAG_EVAL_PLOT", help="Draw the picture (matplotlib).")
 ]
 
 Host = Annotated[str, typer.Option(envvar="TRITONRAG_HOST", help="Address to listen on.")]
@@ -110,6 +155,14 @@ BenchPlot = Annotated[
     bool, typer.Option("--plot/--no-plot", envvar="TRITONRAG_BENCH_PLOT", help="Draw the picture (matplotlib).")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", envvar="TRITONRAG_VERBOSE", help="Triton's log on stderr.")]
+
+
+def to_mode(text: str) -> Mode:
+    """A mode that came from a repeated option, which typer takes as text alone. Raises BadRequestError where there is none."""
+    for mode in get_args(Mode):
+        if mode == text:
+            return mode  # type: ignore[no-any-return]  # get_args is untyped
+    raise BadRequestError(f"--mode is {text!r}; use one of {', '.join(get_args(Mode))}")
 
 
 def port_option(service: str) -> typer.models.OptionInfo:

@@ -19,8 +19,8 @@ class Steps(Protocol):
         """The step before is done, this one begins."""
         ...
 
-    def update(self, done: int, total: int | None = None) -> None:
-        """How far the running step is, in its own unit."""
+    def update(self, done: int, total: int | None = None, *, detail: str = "") -> None:
+        """How far the running step is, in its own unit; `detail` says more of it in words, such as a rate."""
         ...
 
     def note(self, text: str) -> None:
@@ -40,11 +40,12 @@ class PlainSteps:
         self._text, self._next_line = text, time.monotonic() + _EVERY_S
         typer.echo(text, err=True)
 
-    def update(self, done: int, total: int | None = None) -> None:
+    def update(self, done: int, total: int | None = None, *, detail: str = "") -> None:
         """Tell of it now and then."""
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _EVERY_S
-            typer.echo(f"{self._text}: {done:,}" + (f" of {total:,}" if total else ""), err=True)
+            of = f" of {total:,}" if total else ""
+            typer.echo(f"{self._text}: {done:,}{of}" + (f" ({detail})" if detail else ""), err=True)
 
     def note(self, text: str) -> None:
         """Write the line."""
@@ -60,17 +61,18 @@ class RichSteps:
 
         self._console = Console(stderr=True, highlight=False)
         columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), BarColumn(bar_width=24))
-        self.progress = Progress(*columns, MofNCompleteColumn(), TimeElapsedColumn(), console=self._console)
+        detail = TextColumn("{task.fields[detail]}", style="dim")
+        self.progress = Progress(*columns, MofNCompleteColumn(), TimeElapsedColumn(), detail, console=self._console)
         self._task: Any = None
 
     def step(self, text: str) -> None:
         """Finish the bar before and begin one."""
         self.finish()
-        self._task = self.progress.add_task(text, total=None)
+        self._task = self.progress.add_task(text, total=None, detail="")
 
-    def update(self, done: int, total: int | None = None) -> None:
+    def update(self, done: int, total: int | None = None, *, detail: str = "") -> None:
         """Move the bar."""
-        self.progress.update(self._task, completed=done, total=total)
+        self.progress.update(self._task, completed=done, total=total, detail=detail)
 
     def note(self, text: str) -> None:
         """Write the line above the bars."""

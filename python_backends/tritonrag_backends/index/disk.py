@@ -1,11 +1,15 @@
 """Writing that survives a crash: bytes reach the disk before the name that makes them visible does."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tritonrag_client.errors import UnavailableError
 
 
 class Disk:
-    """The steps of publication. One seam, so that a test can end the process before any of them."""
+    """The steps of publication. One seam, so that a test can end the process before any of them, or fill the disk."""
 
     def make_directory(self, path: Path) -> None:
         """Make a directory and those above it, where they are not there yet."""
@@ -35,3 +39,15 @@ class Disk:
 
 
 DISK = Disk()
+
+
+@contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """A full or read-only disk in words; the live version is not touched by it."""
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"the index {directory} can't be written: {error.strerror or error}; make room or allow writing there and try again "
+            "(a version that was live still is)"
+        ) from error

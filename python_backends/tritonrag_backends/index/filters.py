@@ -120,12 +120,17 @@ def fields_of(parsed: Filter) -> Iterator[str]:
         yield parsed.field
 
 
-def require_declared(parsed: Filter, declared: frozenset[str]) -> None:
-    """Raise BadRequestError where the filter names a field that the index does not declare: it could not be honoured."""
+def require_declared(parsed: Filter, declared: frozenset[str], unfilterable: frozenset[str] = frozenset()) -> None:
+    """Raise BadRequestError where the filter names a field that the index can't honour."""
     for field in fields_of(parsed):
+        if field in unfilterable:
+            raise BadRequestError(
+                f"filter: passages of this index hold values of {_short(field)} that can't be filtered by (objects or very long "
+                "strings); filter by another field, or build the index with the fields that are meant (--field)"
+            )
         if field not in declared:
-            known = f"it declares {sorted(declared)}" if declared else "it declares none, so nothing can be filtered"
-            raise BadRequestError(f"filter: this index declares no field {_short(field)}; {known}")
+            known = f"it has {sorted(declared)}" if declared else "it has none, so nothing can be filtered"
+            raise BadRequestError(f"filter: this index has no field {_short(field)} to filter by; {known}")
 
 
 def _parse(value: object, place: str, depth: int) -> Filter:

@@ -1,88 +1,91 @@
-"""The kinds of segment: which to choose, how to build them, how hard to search them."""
+"""The kinds of segment: which to choose for how many rows, what each is in FAISS, how hard it is searched."""
 
-from pathlib import Path
-from typing import Any, Final, Literal
+import math
+from typing import Final
 
 import faiss
-import numpy as np
-import numpy.typing as npt
 
-from tritonrag_backends.index.format import Kind, OperatingPoint
-from tritonrag_client.errors import InternalError
+from tritonrag_backends.index.format import EXACT, Kind, KindChoice, OperatingPoint
 
-KindChoice = Literal["auto", "flat", "hnsw"]
-
-# Per core, 384 dimensions, k 10, synthetic clusters: at 20k rows flat answers 700/s alone and 3,100/s in batches of 32 where
-# the graph answers 9,000/s at recall 0.97; at 10k 3,800 and 6,900 against 12,700 at 0.91. Below, exact is fast enough.
 FLAT_UP_TO: Final = 20_000
-GRAPH: Final = "HNSW16_SQ8"
-_EF_CONSTRUCTION = 100
-_EF_SEARCH = 64
-# The graph's own order is by 8-bit vectors: at 100k rows recall@10 stops at 0.982 whatever the effort. Four candidates a passage,
-# re-scored exactly, make it 0.9999 at effort 64 (synthetic clusters).
-_RESCORE = 4
+HNSW_UP_TO: Final = 300_000
 # FAISS goes from its own kernel to BLAS when queries x dimensions reach a threshold. BLAS over its own kernel, 384 dimensions, one
 # thread: batch 1 0.1 times (10k rows), batch 4 0.5 to 0.9, batch 8 1.3 / 0.7 / 1.4 (1k / 10k / 20k rows), batch 16 1.4 to 2.4,
 # batch 32 2.1 to 3.5.
 BLAS_FROM_QUERIES: Final = 8
-_ADD_ROWS = 8_192
+
+_ROWS_A_LIST: Final = 39  # the least that FAISS's k-means is content with
+_MOST_EF_SEARCH: Final = 4_096
 
 
 def choose(kind: KindChoice, rows: int) -> Kind:
     """The kind of a segment with that many rows; `auto` goes by size."""
-    if kind == "auto":
-        return "flat" if rows <= FLAT_UP_TO else "hnsw"
-    return kind
+    if kind != "auto":
+        return kind
+    if rows <= FLAT_UP_TO:
+        return "flat"
+    return "hnsw" if rows <= HNSW_UP_TO else "ivf_pq"
 
 
-def operating_point(kind: Kind) -> OperatingPoint:
-    """How to search it. Fixed for now; recall is None, which says that nobody measured it on these vectors."""
+def default_point(kind: Kind) -> OperatingPoint:
+    """How to search it as long as nobody has measured; recall is None, which says so."""
     if kind == "flat":
-        return OperatingPoint(kind=kind, ef_search=0, rescore=0, recall_at_10=1.0)
-    return OperatingPoint(kind=kind, ef_search=_EF_SEARCH, rescore=_RESCORE)
+        return EXACT
+    effort, rescore = {"sq8": (0, 2), "hnsw": (64, 4), "ivf_flat": (64, 1), "ivf_sq8": (64, 2)}.get(kind, (64, 8))
+    return OperatingPoint(effort=effort, rescore=rescore, recall_at_10=None, queries=0)
 
 
-def use_blas_when_faster(dim: int) -> None:
+def use_blas_when_faster(dims: int) -> None:
     """Set FAISS's switch to BLAS, a value of the whole process, for vectors of this dimension."""
-    faiss.cvar.distance_compute_blas_threshold = BLAS_FROM_QUERIES * dim
+    faiss.cvar.distance_compute_blas_threshold = BLAS_FROM_QUERIES * dims
 
 
-def write_graph(vectors: npt.NDArray[np.float32], path: Path) -> None:
-    """Build the graph over FP32 [rows, dim] and write it. Uses all threads that FAISS is allowed; holds one byte a value."""
-    graph: Any = faiss.index_factory(vectors.shape[1], GRAPH, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = _EF_CONSTRUCTION
-    graph.train(_sample(vectors))
-    for start in range(0, len(vectors), _ADD_ROWS):
-        graph.add(np.ascontiguousarray(vectors[start : start + _ADD_ROWS]))
-    faiss.write_index(graph, str(path))
+def faiss_name(kind: Kind, *, rows: int, dims: int) -> str:
+    """What `faiss.index_factory` is to make; `flat` has no FAISS file and no name."""
+    names: dict[Kind, str] = {
+        "sq8": "SQ8",
+        "hnsw": "HNSW16_SQ8",
+        "ivf_flat": f"IVF{lists(rows)},Flat",
+        "ivf_sq8": f"IVF{lists(rows)},SQ8",
+        "ivf_pq": f"IVF{lists(rows)},PQ{_sub_quantizers(dims)}x4fs",
+        "ivf_rabitq": f"IVF{lists(rows)},RaBitQ",
+    }
+    return names[kind]
 
 
-def read_graph(path: Path, *, rows: int, dim: int) -> Any:  # noqa: ANN401 - FAISS ships no usable types
-    """Map a verified graph into memory: several processes share its pages, and loading reads only what is searched.
+def lists(rows: int) -> int:
+    """Inverted lists of an ivf segment with that many rows."""
+    return max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_A_LIST))
 
-    Raises InternalError where the file is no graph of ours or not over `rows` vectors of `dim` values.
+
+def rescores(kind: Kind) -> tuple[int, ...]:
+    """Candidates a wanted passage that are worth trying: the coarser a kind sees, the more."""
+    if kind in {"ivf_pq", "ivf_rabitq"}:
+        return (2, 4, 8, 16, 32)
+    return (1,) if kind in {"flat", "ivf_flat"} else (1, 4)
+
+
+def most_effort(kind: Kind, rows: int) -> int:
+    """Above this a greater effort finds no more, or not enough to be worth it."""
+    if kind == "hnsw":
+        return min(rows, _MOST_EF_SEARCH)
+    return lists(rows) if kind.startswith("ivf_") else 0
+
+
+def probes_for_share(share: float) -> float:
+    """How many times the lists to search when only this share of the rows is allowed, so that recall stays what it is.
+
+    Allowed rows are as much rarer, 1 / share, and where they keep together (documents, topics) rarer still near a question about
+    something else.
     """
-    # A file can't make FAISS allocate more than a few times its own size, nor loop for longer than its bytes could mean.
-    size = path.stat().st_size
-    faiss.set_deserialization_vector_byte_limit(4 * size)
-    faiss.set_deserialization_loop_limit(size)
-    try:
-        # IO_FLAG_MMAP copies these kinds, IO_FLAG_MMAP_IFC maps them: at 100k rows 1 MB of own memory instead of 51, and
-        # 6 ms instead of 66.
-        graph = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        raise InternalError(
-            f"{path.name} is no FAISS index: build the index again with `tritonrag index build`"
-        ) from error
-    if not isinstance(graph, faiss.IndexHNSWSQ) or (graph.ntotal, graph.d) != (rows, dim):
-        raise InternalError(
-            f"{path.name} is a {type(graph).__name__} over {graph.ntotal} vectors of {graph.d} values where the manifest says "
-            f"{rows} of {dim}; build the index again with `tritonrag index build`"
-        )
-    return graph
+    return 1 / share + min(2.0, 8 * (1 - share))
 
 
-def _sample(vectors: npt.NDArray[np.float32], most: int = 50_000) -> npt.NDArray[np.float32]:
-    """Rows spread evenly over all of them: enough to learn each dimension's range."""
-    step = max(1, len(vectors) // most)
-    return np.ascontiguousarray(vectors[::step])
+def exact_is_cheaper(kind: Kind, rows: int, allowed: int) -> bool:
+    """Whether comparing with each of the `allowed` rows takes less time than finding them among all, with the same recall."""
+    return allowed < 20_000
+
+
+def _sub_quantizers(dims: int) -> int:
+    """One, of 4 bits, for 2 values of a vector, or for 3 where its dimension is odd, or for each where neither divides it."""
+    return next((dims // values for values in (2, 3) if dims % values == 0), dims)

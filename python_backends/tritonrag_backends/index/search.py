@@ -1,70 +1,129 @@
 """The index as its readers see it: open one version, search it in batches, read passages."""
 
-from collections.abc import Sequence
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from tritonrag_backends.index.analysis import Analyzer
+from tritonrag_backends.index.fields import decode_document_key
+from tritonrag_backends.index.filter_rows import matches
 from tritonrag_backends.index.filters import Filter, require_declared
-from tritonrag_backends.index.format import ROW_BITS, Manifest
+from tritonrag_backends.index.format import MODES, ROW_BITS, Manifest
+from tritonrag_backends.index.fusion import FUSED, fuse
 from tritonrag_backends.index.kinds import use_blas_when_faster
+from tritonrag_backends.index.lexical import search_lexical
 from tritonrag_backends.index.segment import Segment
-from tritonrag_backends.index.store import read_current
-from tritonrag_client.errors import BadRequestError, NotFoundError
+from tritonrag_backends.index.selection import Selection, SelectionCache
+from tritonrag_backends.index.store import open_space, read_current
+from tritonrag_backends.index.vectors import VectorSpace
+from tritonrag_client.contract import Mode
+from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
 
 # int8 encoders normalise in fp32, so their vectors are of unit length to 1e-6; fp16 ones to 1e-3.
-_UNIT_TOLERANCE: Final = 5e-3
-_NO_FIELDS: Final[frozenset[str]] = frozenset()
+UNIT_TOLERANCE: Final = 5e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Query:
-    """One question. `embedding` is FP32 [dim] of unit length; `text` serves lexical search, which this version has not.
+    """One question. `embedding` is FP32 [dim] of unit length (dense and hybrid), `text` the question (lexical and hybrid).
 
-    `tenant` None sees what belongs to no tenant; in this version that is every passage.
+    `mode` None is the index's own. `tenant` None sees what belongs to no tenant, a tenant that and its own.
     """
 
-    embedding: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32] | None
     num_passages: int
     text: str = ""
     tenant: str | None = None
     filter: Filter | None = None
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Hits:
-    """What was found: ids INT64 [k] and cosine similarities FP32 [k], descending, ties by id; k <= num_passages."""
+    """What was found: ids INT64 [k] and scores FP32 [k], descending, ties by id; k <= num_passages.
+
+    A score is the cosine similarity (dense), BM25 (lexical) or the sum of reciprocal ranks (hybrid).
+    """
 
     passage_ids: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A query with what it comes to in this version."""
+
+    query: Query
+    mode: Mode
+    selections: tuple[Selection, ...]
+
+    @property
+    def depth(self) -> int:
+        """How long a list it needs."""
+        return max(FUSED, self.query.num_passages) if self.mode == "hybrid" else self.query.num_passages
+
+
 class Index:
     """One version of an index, open for reading; immutable, and safe for many threads. Made by `Index.open`."""
 
-    def __init__(self, *, manifest: Manifest, segments: Sequence[Segment]) -> None:
+    def __init__(self, *, manifest: Manifest, segments: Sequence[Segment], space: VectorSpace) -> None:
         self.manifest: Final = manifest
-        self._segments = tuple(segments)
+        self.segments: Final = tuple(segments)
+        self._space = space
         self._by_number = {segment.number: segment for segment in segments}
+        self._analyzer = _analyzer(manifest.options.analyzer)
+        self._selections = SelectionCache()
+        self._fields = frozenset(field for segment in segments for field in segment.record.fields)
+        self._unfilterable = frozenset(field for segment in segments for field in segment.record.unfilterable)
 
     @classmethod
     def open(
-        cls, directory: Path, *, fingerprint: str | None, verify: bool = True, embedder_name: str | None = None
+        cls,
+        directory: Path,
+        *,
+        fingerprint: str | None,
+        embedder_name: str | None = None,
+        verify: bool = True,
+        reuse: "Index | None" = None,
     ) -> "Index":
         """Open the live version. `fingerprint` (and, for the message, `embedder_name`) are the serving embedder's; None: any.
 
         Raises NotFoundError where there is no index, BadRequestError where another model made it, InternalError where a file is
-        damaged; each says what to do. `verify` false leaves out the sha256 of segment files: for those who have just checked.
+        damaged; each says what to do. `verify` false leaves out the sha256 of files: for those who have just checked.
+        `reuse` is another version of the same index: segments that both have are neither read nor checked again.
         """
         manifest = read_current(directory)
-        _require_same_model(manifest, fingerprint, embedder_name)
-        dim = manifest.embedding.dim
-        segments = [Segment.open(directory, record, dim=dim, verify=verify) for record in manifest.segments]
-        use_blas_when_faster(dim)
-        return cls(manifest=manifest, segments=segments)
+        return cls.of(
+            directory, manifest, fingerprint=fingerprint, embedder_name=embedder_name, verify=verify, reuse=reuse
+        )
+
+    @classmethod
+    def of(
+        cls,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        fingerprint: str | None = None,
+        embedder_name: str | None = None,
+        verify: bool = True,
+        reuse: "Index | None" = None,
+    ) -> "Index":
+        """Open the version of this manifest, live or not; as `open`."""
+        require_same_model(manifest, fingerprint, embedder_name)
+        opened = {segment.record.id: segment for segment in reuse.segments} if reuse else {}
+        segments = [
+            Segment.open(directory, record, manifest.vectors, verify=verify, reuse=opened.get(record.id))
+            for record in manifest.segments
+        ]
+        use_blas_when_faster(manifest.vectors.dims)
+        return cls(manifest=manifest, segments=segments, space=open_space(directory, manifest, verify=verify))
 
     @property
     def version(self) -> int:
@@ -86,70 +145,181 @@ class Index:
         """The model that made the vectors."""
         return self.manifest.embedding.name
 
+    @property
+    def default_mode(self) -> Mode:
+        """How a query that does not say is searched."""
+        return self.manifest.options.mode
+
     def check(self, query: Query) -> None:
         """Raise BadRequestError where `search` could not honour the query; names the value and the way out."""
         if query.num_passages < 1:
             raise BadRequestError(f"num_passages is {query.num_passages}; ask for at least 1")
         if query.filter is not None:
-            require_declared(query.filter, _NO_FIELDS)
-        _check_embedding(query.embedding, self.dim)
+            require_declared(query.filter, self._fields, self._unfilterable)
+        mode = query.mode or self.default_mode
+        if mode not in MODES:
+            raise BadRequestError(f"mode is {mode!r}; use one of {', '.join(MODES)}")
+        if mode != "dense" and not query.text.strip():
+            raise BadRequestError(
+                f"text_input is {query.text!r}, and mode {mode} looks for its words; send the question"
+            )
+        if mode != "lexical":
+            _check_embedding(query.embedding, self.dim)
 
     def search(self, queries: Sequence[Query]) -> list[Hits]:
-        """The best passages for each query, with one FAISS call a segment for all of them.
+        """The best passages for each query; those that ask alike are searched together.
 
         Raises BadRequestError as `check` does for the first query that is wrong; one who serves many callers in a batch calls
-        `check` for each before, so that one's mistake is not the other's error.
+        `check` for each before, so that one's mistake is not the other's error. Raises InternalError rather than returning a
+        passage that the query must not see.
         """
         for query in queries:
             self.check(query)
-        if not queries:
-            return []
-        most = min(max(query.num_passages for query in queries), self.passage_count)
-        ids, scores = self._search_segments(np.stack([query.embedding for query in queries]), most)
-        return [_hits(ids[i], scores[i], query.num_passages) for i, query in enumerate(queries)]
+        asked = [_Asked(query, query.mode or self.default_mode, self._selected(query)) for query in queries]
+        dense = self._dense(asked)
+        hits = [self._hits(one, dense.get(i)) for i, one in enumerate(asked)]
+        for one, hit in zip(asked, hits, strict=True):
+            self._verify(one, hit)
+        return hits
 
     def passages(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> list[bytes]:
         """The wire JSON of each passage, as it lies on the disk. Raises NotFoundError for an id that this version lacks."""
-        return [self._passage(int(passage_id)) for passage_id in ids]
+        return [segment.passage(row) for segment, row in map(self._place, ids)]
 
-    def _search_segments(
-        self, embeddings: npt.NDArray[np.float32], k: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        point = self.manifest.operating_point
-        found = [segment.search(embeddings, min(k, segment.rows), point) for segment in self._segments]
-        if len(found) == 1:
-            return found[0]
-        ids, scores = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-        order = np.lexsort((ids, -scores), axis=1)[:, :k]
-        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    def all_passages(self) -> Iterator[bytes]:
+        """The wire JSON of every passage that is not deleted, in the order of the segments: for the owner of the index."""
+        for segment in self.segments:
+            for row in range(segment.rows) if segment.alive is None else np.flatnonzero(segment.alive):
+                yield segment.passage(int(row))
 
-    def _passage(self, passage_id: int) -> bytes:
-        segment = self._by_number.get(passage_id >> ROW_BITS)
-        row = passage_id & (2**ROW_BITS - 1)
-        if segment is None or row >= segment.rows:
+    def documents_of(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> list[str]:
+        """The id of the document that each passage belongs to. Raises NotFoundError for an id that this version lacks."""
+        places = [self._place(passage_id) for passage_id in ids]
+        return [
+            decode_document_key(segment.files.fields.key(int(segment.owners[row]))).document for segment, row in places
+        ]
+
+    @cached_property
+    def document_keys(self) -> list[tuple[str | None, str]]:
+        """(tenant, document id) of every document that is not deleted, in the order of the segments."""
+        keys = [
+            decode_document_key(segment.files.fields.key(int(position)))
+            for segment in self.segments
+            for position in segment.documents
+        ]
+        return [(key.tenant, key.document) for key in keys]
+
+    def document_ids(self) -> list[str]:
+        """The ids of all documents, each once, whoever's they are: for the owner of the index, not for those who ask."""
+        return list(dict.fromkeys(document for _, document in self.document_keys))
+
+    def _selected(self, query: Query) -> tuple[Selection, ...]:
+        return self._selections.get(
+            query.tenant,
+            query.filter,
+            lambda: tuple(segment.select(query.tenant, query.filter) for segment in self.segments),
+        )
+
+    def _dense(self, asked: Sequence["_Asked"]) -> dict[int, Hits]:
+        """The dense list of each query that needs one, by its place. Alike means: same selection, as many passages.
+
+        Queries for more passages are kept apart: the company that a question has must not change its answer.
+        """
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, one in enumerate(asked):
+            if one.mode != "lexical":
+                alike[id(one.selections), one.depth].append(i)
+        found: dict[int, Hits] = {}
+        for (_, depth), places in alike.items():
+            embeddings = np.stack([vector for i in places if (vector := asked[i].query.embedding) is not None])
+            found.update(zip(places, self._nearest(embeddings, depth, asked[places[0]].selections), strict=True))
+        return found
+
+    def _nearest(self, embeddings: npt.NDArray[np.float32], k: int, selections: tuple[Selection, ...]) -> list[Hits]:
+        vectors = self._space.reduce(embeddings)
+        ids, scores = [np.empty((len(vectors), 0), np.int64)], [np.empty((len(vectors), 0), np.float32)]
+        for segment, selection in zip(self.segments, selections, strict=True):
+            rows, found = segment.search(vectors, k, selection)
+            ids.append(segment.ids(rows))
+            scores.append(found)
+        return [
+            _best(*both, k) for both in zip(np.concatenate(ids, axis=1), np.concatenate(scores, axis=1), strict=True)
+        ]
+
+    def _hits(self, one: "_Asked", dense: Hits | None) -> Hits:
+        if dense is not None and one.mode == "dense":
+            return dense
+        lexical = self._lexical(one)
+        if dense is None:
+            return lexical
+        ids, scores = fuse(dense.passage_ids, lexical.passage_ids, one.query.num_passages)
+        return Hits(passage_ids=ids, scores=scores)
+
+    def _lexical(self, one: "_Asked") -> Hits:
+        views = [selection.lexical for selection in one.selections]
+        found = search_lexical(views, self._analyzer.terms(one.query.text), one.depth)
+        ids = [segment.ids(rows.astype(np.int64)) for segment, (rows, _) in zip(self.segments, found, strict=True)]
+        none = np.empty(0, np.int64), np.empty(0, np.float32)
+        scores = np.concatenate([none[1], *(scores for _, scores in found)])
+        return _best(np.concatenate([none[0], *ids]), scores, one.depth)
+
+    def _verify(self, one: "_Asked", hits: Hits) -> None:
+        """Hold what was found to the wall and the filter once more, by other means than those that found it."""
+        selections = dict(zip(self._by_number, one.selections, strict=True))
+        for passage_id in hits.passage_ids:
+            segment, row = self._place(passage_id)
+            allowed = selections[segment.number].allowed
+            wanted = one.query.filter
+            passes = wanted is None or matches(wanted, json.loads(segment.passage(row))["metadata"])
+            if not passes or not (allowed is None or allowed[row]):
+                raise InternalError(
+                    f"passage {passage_id} was found although the request must not see it, so nothing is returned; "
+                    "check the index with `tritonrag index verify`"
+                )
+
+    def _place(self, passage_id: int | np.int64) -> tuple[Segment, int]:
+        segment = self._by_number.get(int(passage_id) >> ROW_BITS)
+        row = int(passage_id) & (2**ROW_BITS - 1)
+        if segment is None or row >= segment.rows or not (segment.alive is None or segment.alive[row]):
             raise NotFoundError(f"passage {passage_id} is not in version {self.version} of the index; search again")
-        return segment.passage(row)
+        return segment, row
 
 
-def _hits(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], num_passages: int) -> Hits:
-    """Cut to what was asked for; a graph that found fewer leaves a tail of -1."""
-    found = min(num_passages, int(np.count_nonzero(ids >= 0)))
-    return Hits(passage_ids=ids[:found], scores=scores[:found])
+def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -> Hits:
+    """The k best of several segments' finds."""
+    order = np.lexsort((ids, -scores))[:k]
+    return Hits(passage_ids=ids[order], scores=scores[order])
 
 
-def _check_embedding(embedding: npt.NDArray[np.float32], dim: int) -> None:
+def _check_embedding(embedding: npt.NDArray[np.float32] | None, dim: int) -> None:
+    if embedding is None:
+        raise BadRequestError("embedding is missing; send what the model `embedder` returns, or use mode lexical")
     if embedding.dtype != np.float32 or embedding.shape != (dim,):
         raise BadRequestError(
             f"embedding is {embedding.dtype} of shape {list(embedding.shape)} and this index holds float32 of shape [{dim}]; "
             "send what the model `embedder` returns"
         )
     length = float(np.dot(embedding, embedding)) ** 0.5
-    if not abs(length - 1) <= _UNIT_TOLERANCE:  # so written that NaN fails too
+    if not abs(length - 1) <= UNIT_TOLERANCE:  # so written that NaN fails too
         said = f"is of length {length:.4g}" if np.isfinite(embedding).all() else "holds NaN or infinity"
         raise BadRequestError(f"embedding {said}; send a vector of unit length, as the model `embedder` returns it")
 
 
-def _require_same_model(manifest: Manifest, fingerprint: str | None, embedder_name: str | None) -> None:
+def _analyzer(name: str) -> Analyzer:
+    try:
+        analyzer = Analyzer(name.partition("/")[0])
+    except BadRequestError as error:
+        raise InternalError(f"the index was built for another language: {error.message}") from error
+    if analyzer.name != name:
+        raise InternalError(
+            f"the index's words are those of analyzer {name} and this tritonrag has {analyzer.name}, so questions would miss them; "
+            "build the index again with `tritonrag index build`"
+        )
+    return analyzer
+
+
+def require_same_model(manifest: Manifest, fingerprint: str | None, embedder_name: str | None) -> None:
+    """Raise BadRequestError where the index was built with another embedding model; None: any will do."""
     made_by = manifest.embedding
     if fingerprint is None or fingerprint == made_by.fingerprint:
         return

@@ -1,138 +1,239 @@
-"""One segment, opened for reading: verified, mapped into memory, searched."""
+"""One segment, opened for reading: verified, mapped into memory, searched by its vectors."""
 
-import hashlib
 import mmap
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Final, Self
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
+from tritonrag_backends.index.ann import Ann
+from tritonrag_backends.index.arrays import check_file, damaged, map_array, map_bytes
+from tritonrag_backends.index.fields import ALL_DOCUMENTS, document_key
+from tritonrag_backends.index.filters import Filter
 from tritonrag_backends.index.format import (
-    ADVICE,
-    GRAPH_FILE,
+    ANN_FILE,
+    FIELDS,
     OFFSETS_FILE,
     PASSAGES_FILE,
     ROW_BITS,
     SEGMENTS,
-    VECTORS_FILE,
+    SHARED,
     OperatingPoint,
     SegmentRecord,
+    Tombstones,
+    VectorRecord,
 )
-from tritonrag_backends.index.kinds import read_graph
-from tritonrag_client.errors import InternalError
+from tritonrag_backends.index.kinds import exact_is_cheaper
+from tritonrag_backends.index.lexical import LexicalSegment
+from tritonrag_backends.index.postings import Postings
+from tritonrag_backends.index.selection import Selection, select
+from tritonrag_backends.index.vectors import Float32Array, Int64Array, StoredVectors
 
-Candidates = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+Found = tuple[Int64Array, Float32Array]
 
 # More candidates than are wanted, because FAISS's scores differ in their last bits from batch to batch (BLAS or not) and those of
 # two near passages may swap: re-scored, the same question has the same answer alone and in any batch.
-_MARGIN = 8
-_DOUBLINGS = 3
-_NEAR = 1e-5
+_MARGIN: Final = 8
+_DOUBLINGS: Final = 3
+_NEAR: Final = 1e-5
 
 
-class Segment:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SegmentFiles:
     """The files of one segment, mapped: processes on one machine share the pages. Read-only and safe for many threads."""
 
-    def __init__(
-        self,
-        *,
-        record: SegmentRecord,
-        vectors: npt.NDArray[np.float32],
-        offsets: npt.NDArray[np.int64],
-        passages: mmap.mmap,
-        graph: Any,  # noqa: ANN401 - FAISS ships no usable types
-    ) -> None:
-        self.number = record.number
-        self.rows = record.rows
-        self._vectors = vectors
-        self._offsets = offsets
-        self._passages = passages
-        self._graph = graph
+    record: SegmentRecord
+    vectors: StoredVectors
+    offsets: Int64Array
+    passages: mmap.mmap
+    ann: Ann | None
+    fields: Postings
+    lexical: LexicalSegment
 
     @classmethod
-    def open(cls, directory: Path, record: SegmentRecord, *, dim: int, verify: bool) -> "Segment":
-        """Open `directory/segments/<id>`; every file is checked before anything else reads it.
+    def open(cls, folder: Path, record: SegmentRecord, vectors: VectorRecord, *, verify: bool) -> Self:
+        """Open the segment in `folder`; every file is checked before anything else reads it.
 
         `verify` false leaves the sha256 out and checks sizes and shapes alone. Raises InternalError that names the file.
         """
-        folder = directory / SEGMENTS / record.id
         for name, expected in sorted(record.files.items()):
-            _check_file(folder / name, expected.bytes, expected.sha256 if verify else None)
-        vectors = _map_array(folder / VECTORS_FILE, np.dtype(np.float32), (record.rows, dim))
-        offsets = _map_array(folder / OFFSETS_FILE, np.dtype(np.int64), (record.rows + 1,))
-        with (folder / PASSAGES_FILE).open("rb") as file:
-            passages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            check_file(folder / name, expected, verify=verify)
+        offsets = map_array(folder / OFFSETS_FILE, np.dtype("<i8"), (record.rows + 1,))
+        passages = map_bytes(folder / PASSAGES_FILE)
         if offsets[0] != 0 or offsets[-1] != len(passages) or bool(np.any(np.diff(offsets) <= 0)):
-            raise _damaged(
+            raise damaged(
                 folder / OFFSETS_FILE, f"its offsets do not rise from 0 to the {len(passages)} bytes of passages"
             )
-        graph = read_graph(folder / GRAPH_FILE, rows=record.rows, dim=dim) if record.kind == "hnsw" else None
-        return cls(record=record, vectors=vectors, offsets=offsets, passages=passages, graph=graph)
+        ann = None
+        if record.kind != "flat":
+            ann = Ann.open(folder / ANN_FILE, kind=record.kind, rows=record.rows, dims=vectors.dims)
+        return cls(
+            record=record,
+            vectors=StoredVectors.open(folder, vectors, record.rows),
+            offsets=offsets,
+            passages=passages,
+            ann=ann,
+            fields=Postings.open(folder, FIELDS, rows=record.rows, counts=False),
+            lexical=LexicalSegment.open(folder, rows=record.rows),
+        )
 
-    def search(self, queries: npt.NDArray[np.float32], k: int, point: OperatingPoint) -> Candidates:
-        """The k best rows for each of FP32 [n, dim]: ids INT64 [n, k], exact scores FP32 [n, k], by score, then by id.
 
-        k is at most `rows`. Where a graph found fewer than k, the tail has id -1 and score -inf.
+class Segment:
+    """A segment as one version of the index sees it: its files, and which rows are not deleted (`alive` None: all)."""
+
+    def __init__(self, files: SegmentFiles, record: SegmentRecord, alive: npt.NDArray[np.bool_] | None) -> None:
+        self.files: Final = files
+        self.record: Final = record
+        self.alive: Final = alive
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        record: SegmentRecord,
+        vectors: VectorRecord,
+        *,
+        verify: bool = True,
+        reuse: "Segment | None" = None,
+    ) -> "Segment":
+        """Open `directory/segments/<id>`; `reuse` is the same segment in another version, whose open files serve this one too.
+
+        Raises InternalError that names the file.
         """
-        wanted = max(k + _MARGIN, k * point.rescore)
-        for _ in range(_DOUBLINGS + 1):
-            wanted = min(wanted, self.rows)
-            rows, scores = self._rescored(queries, self._find(queries, wanted, point))
-            if wanted == self.rows or not _tied_at_the_cut(scores, k):
-                break
-            wanted *= 2
-        ids = np.where(rows < 0, np.int64(-1), (np.int64(self.number) << ROW_BITS) | rows)
-        return ids[:, :k], scores[:, :k]
+        if reuse is not None and reuse.record.id == record.id and reuse.record.files == record.files:
+            files = reuse.files
+        else:
+            files = SegmentFiles.open(directory / SEGMENTS / record.id, record, vectors, verify=verify)
+        return cls(files, record, read_alive(directory, record.tombstones, record.rows, verify=verify))
+
+    @property
+    def number(self) -> int:
+        """What its passages' ids begin with."""
+        return self.record.number
+
+    @property
+    def rows(self) -> int:
+        """Rows, the deleted ones among them."""
+        return self.record.rows
+
+    @property
+    def live_rows(self) -> int:
+        """Rows that are not deleted."""
+        return self.record.live_rows
+
+    def search(self, queries: Float32Array, k: int, selection: Selection, point: OperatingPoint | None = None) -> Found:
+        """The best selected rows for each of FP32 [n, dims]: rows INT64 [n, k'], exact scores FP32 [n, k'], by score, then by row.
+
+        k' is the smaller of k and what is selected. `point` None is the one in the manifest. What FAISS returns is held to the
+        selection; where it returns others, or too few, the selected rows are searched exactly.
+        """
+        most = min(k, selection.count)
+        if most == 0:
+            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+        point = point or self.record.point
+        if self.files.ann is None or exact_is_cheaper(self.record.kind, self.rows, selection.count):
+            return self.exact(queries, most, selection)
+        found = self._rescored(queries, most, max(most + _MARGIN, most * point.rescore), selection, point)
+        return self.exact(queries, most, selection) if found is None else found
+
+    def exact(self, queries: Float32Array, k: int, selection: Selection) -> Found:
+        """As `search`, by comparing with every selected row. k is at most what is selected."""
+        found = self._rescored(queries, k, k + _MARGIN, selection, None)
+        assert found is not None  # noqa: S101 - an exact search finds all there are
+        return found
 
     def passage(self, row: int) -> bytes:
         """The wire JSON of a passage, as it lies on the disk."""
-        return self._passages[int(self._offsets[row]) : int(self._offsets[row + 1])]
+        return self.files.passages[int(self.files.offsets[row]) : int(self.files.offsets[row + 1])]
 
-    def _find(self, queries: npt.NDArray[np.float32], wanted: int, point: OperatingPoint) -> npt.NDArray[np.int64]:
-        if self._graph is None:
-            return np.asarray(faiss.knn(queries, self._vectors, wanted, metric=faiss.METRIC_INNER_PRODUCT)[1])
-        effort = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]  # missing in FAISS's stubs
-            efSearch=max(point.ef_search, wanted)
+    def passages_of(self, document: str, tenant: str | None) -> list[bytes]:
+        """The wire JSON of a document's passages that are not deleted, in order; none where it is not here."""
+        position = self.files.fields.find(document_key(document, tenant))
+        if position is None:
+            return []
+        rows = self.files.fields.rows_of(position)
+        return [self.passage(int(row)) for row in (rows if self.alive is None else rows[self.alive[rows]])]
+
+    def ids(self, rows: Int64Array) -> Int64Array:
+        """The passages' ids."""
+        return (np.int64(self.number) << ROW_BITS) | rows
+
+    @cached_property
+    def owners(self) -> Int64Array:
+        """INT64 [rows]: the position of each row's document among the keys of `fields`."""
+        documents = self.files.fields.span(*ALL_DOCUMENTS)
+        passages = np.diff(self.files.fields.starts[documents.start : documents.stop + 1])
+        owners = np.empty(self.rows, np.int64)
+        owners[self.files.fields.rows_between(documents)] = np.repeat(
+            np.arange(documents.start, documents.stop), passages
         )
-        return np.asarray(self._graph.search(queries, wanted, params=effort)[1])
+        return owners
 
-    def _rescored(self, queries: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> Candidates:
-        """Candidates [n, c] by their exact scores; einsum adds in one order whatever the batch, so they are the same to the bit."""
-        scores = np.einsum("nd,ncd->nc", queries, self._vectors[rows])
-        scores[rows < 0] = -np.inf
-        order = np.lexsort((rows, -scores), axis=1)
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    @property
+    def documents(self) -> Int64Array:
+        """Positions of the documents that are not deleted among the keys of `fields`, ascending."""
+        return np.unique(self.owners if self.alive is None else self.owners[self.alive])
+
+    def select(self, tenant: str | None, filter: Filter | None) -> Selection:  # noqa: A002 - the term
+        """The rows that this asker may see, and those of them that pass the filter."""
+        return select(
+            self.files.fields, self.files.lexical, rows=self.rows, alive=self.alive, tenant=tenant, filter=filter
+        )
+
+    def _rescored(
+        self, queries: Float32Array, k: int, wanted: int, selection: Selection, point: OperatingPoint | None
+    ) -> Found | None:
+        """The best k by exact score among `wanted` candidates, twice as many where the cut goes through a tie.
+
+        None where the approximate index (`point` says how hard to search it; None: exact) gave too few or wrong rows.
+        """
+        for _ in range(_DOUBLINGS + 1):
+            wanted = min(wanted, selection.count)
+            candidates = self._candidates(queries, wanted, selection, point)
+            if point is not None and not _all_selected(candidates, k, selection):
+                return None
+            scores = self.files.vectors.scores(queries, candidates)
+            order = np.lexsort((candidates, -scores), axis=1)
+            rows, scores = np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1)
+            if wanted == selection.count or not _tied_at_the_cut(scores, k):
+                break
+            wanted *= 2
+        return rows[:, :k], scores[:, :k]
+
+    def _candidates(
+        self, queries: Float32Array, wanted: int, selection: Selection, point: OperatingPoint | None
+    ) -> Int64Array:
+        if point is None or self.files.ann is None:
+            return self.files.vectors.nearest(queries, wanted, selection.allowed)
+        return self.files.ann.find(queries, candidates=wanted, effort=point.effort, allowed=selection.bitmap)
 
 
-def _tied_at_the_cut(scores: npt.NDArray[np.float32], k: int) -> bool:
+def read_alive(
+    directory: Path, tombstones: Tombstones | None, rows: int, *, verify: bool
+) -> npt.NDArray[np.bool_] | None:
+    """Which rows are not deleted, BOOL [rows]; None: all. Raises InternalError where the file is not what the manifest says."""
+    if tombstones is None:
+        return None
+    path = directory / SHARED / tombstones.file.name
+    check_file(path, tombstones.file, verify=verify)
+    bits = map_array(path, np.dtype(np.uint8), (-(-rows // 8),))
+    dead = np.unpackbits(bits, count=rows, bitorder="little").astype(np.bool_)
+    if int(np.count_nonzero(dead)) != tombstones.rows:
+        raise damaged(path, f"it marks {np.count_nonzero(dead)} rows where the manifest says {tombstones.rows}")
+    return ~dead
+
+
+def _all_selected(candidates: Int64Array, k: int, selection: Selection) -> bool:
+    """Whether each query got k candidates at least and none that it must not see."""
+    found = candidates >= 0
+    if int(found.sum(axis=1).min()) < k:
+        return False
+    return selection.allowed is None or bool(selection.allowed[candidates[found]].all())
+
+
+def _tied_at_the_cut(scores: Float32Array, k: int) -> bool:
     """Whether a row that was not even a candidate could score as much as the k-th: then it might have the lower id."""
     return bool(np.any(scores[:, -1] > scores[:, k - 1] - _NEAR))
-
-
-def _check_file(path: Path, size: int, sha256: str | None) -> None:
-    try:
-        with path.open("rb") as file:
-            found = file.seek(0, 2)
-            if found != size:
-                raise _damaged(path, f"it has {found} bytes where the manifest says {size}")
-            file.seek(0)
-            if sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise _damaged(path, "its sha256 is not the manifest's")
-    except OSError as error:
-        raise _damaged(path, f"it can't be read ({error.strerror})") from error
-
-
-def _map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise _damaged(path, "it is no .npy file") from error
-    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-        raise _damaged(path, f"it holds {array.dtype} {array.shape} where the manifest says {dtype} {shape}")
-    return np.asarray(array)
-
-
-def _damaged(path: Path, why: str) -> InternalError:
-    return InternalError(f"the index file {SEGMENTS}/{path.parent.name}/{path.name} is damaged: {why}; {ADVICE}")

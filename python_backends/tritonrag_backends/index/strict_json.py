@@ -48,6 +48,20 @@ class StrictObject:
         """An object inside this one."""
         return self._nested(self._take(key), self._at(key))
 
+    def child_or_none(self, key: str) -> "StrictObject | None":
+        """An object inside this one, or None for null."""
+        value = self._take(key)
+        return None if value is None else self._nested(value, self._at(key))
+
+    def texts_or_none(self, key: str) -> tuple[str, ...] | None:
+        """A list of strings that are not empty, or None for null."""
+        value = self._take(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            self.fail(key, value, "null or a list of strings that are not empty")
+        return tuple(value)
+
     def children(self, key: str) -> list["StrictObject"]:
         """A list of objects."""
         value = self._take(key)
@@ -61,12 +75,6 @@ class StrictObject:
         if not isinstance(value, dict):
             self.fail(key, value, "an object")
         return {name: self._nested(item, f"{self._at(key)}.{name}") for name, item in value.items()}
-
-    def nothing(self, key: str, empty: object) -> None:
-        """A key that later versions of the format fill and this one must find empty, so that nothing is ignored."""
-        value = self._take(key)
-        if value != empty:
-            self.fail(key, value, f"{empty!r} in this version of the format")
 
     def end(self) -> None:
         """No key may be left."""

@@ -14,6 +14,7 @@ from tritonrag_client.contract import (
     EMBEDDER,
     EMBEDDING,
     FILTER,
+    MODE,
     NUM_PASSAGES,
     PASSAGE_IDS,
     PASSAGES,
@@ -37,7 +38,7 @@ async def retrieve(question: Question) -> Retrieved:
     inputs = [strings_tensor(TEXT_INPUT, [question.text.encode()], (1, 1))]
     if question.num_passages is not None:
         inputs.append(pb_utils.Tensor(NUM_PASSAGES, np.array([[question.num_passages]], np.int32)))
-    for name, text in ((TENANT, question.tenant), (FILTER, question.filter)):
+    for name, text in ((TENANT, question.tenant), (FILTER, question.filter), (MODE, question.mode)):
         if text is not None:
             inputs.append(strings_tensor(name, [text.encode()], (1, 1)))
     ids, scores, passages = await _call(RETRIEVE, inputs, [PASSAGE_IDS, SCORES, PASSAGES])

@@ -16,6 +16,7 @@ from tritonrag_client.contract import (
     FILTER,
     LORA_NAME,
     MAX_TOKENS,
+    MODE,
     NUM_PASSAGES,
     PASSAGE_IDS,
     PASSAGES,
@@ -43,11 +44,15 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One request. `retrieved` is None where the generator has to fetch the passages itself."""
+    """One request. `retrieved` is None where the generator has to fetch the passages itself.
+
+    `filter`, `mode` and `num_passages` are the retriever's to judge, and say nothing where the passages came along.
+    """
 
     text: str
     tenant: str | None
     filter: str | None
+    mode: str | None
     num_passages: int | None
     stream: bool
     sampling: Sampling
@@ -70,6 +75,7 @@ def read_question(request: pb_utils.InferenceRequest, settings: Settings) -> Que
         text=require_text(_one_text(request, TEXT_INPUT, settings), TEXT_INPUT),
         tenant=read_tenant(request, settings),
         filter=_one_text(request, FILTER, settings) or None,
+        mode=_one_text(request, MODE, settings) or None,
         num_passages=scalar_of(request, NUM_PASSAGES),
         stream=bool(scalar_of(request, STREAM)),
         sampling=_read_sampling(request, settings),

@@ -18,7 +18,14 @@ def test_only_given_options_are_sent(url: str, triton: ScriptedTriton, talk: Tal
 def test_every_option_is_sent_as_the_contract_says(url: str, triton: ScriptedTriton, talk: Talk) -> None:
     triton.script = [ANSWER]
     options = {"num_passages": 3, "tenant": "blue", "filter": {"lang": "fi\u00e9"}, "max_tokens": 9, "temperature": 0.5}
-    more = {"top_p": 0.25, "seed": 2**63, "stop_words": ["a", "b"], "lora_name": "law", "request_id": "me"}
+    more = {
+        "mode": "lexical",
+        "top_p": 0.25,
+        "seed": 2**63,
+        "stop_words": ["a", "b"],
+        "lora_name": "law",
+        "request_id": "me",
+    }
     talk(url, "stream", "Who?", client={"model": "rag"}, **options, **more)
     assert triton.requests[0].id == "me"
     assert triton.requests[0].model_name == "rag"
@@ -28,6 +35,7 @@ def test_every_option_is_sent_as_the_contract_says(url: str, triton: ScriptedTri
         "num_passages": ([1], [3]),
         "tenant": ([1], [b"blue"]),
         "filter": ([1], ['{"lang":"fi\u00e9"}'.encode()]),
+        "mode": ([1], [b"lexical"]),
         "max_tokens": ([1], [9]),
         "temperature": ([1], [0.5]),
         "top_p": ([1], [0.25]),
@@ -39,12 +47,13 @@ def test_every_option_is_sent_as_the_contract_says(url: str, triton: ScriptedTri
 
 def test_search_repeats_its_options_for_each_row(url: str, triton: ScriptedTriton, talk: Talk) -> None:
     triton.script = [search]
-    talk(url, "search", ("a", "b"), num_passages=2, tenant="blue", filter={"n": 1})
+    talk(url, "search", ("a", "b"), num_passages=2, tenant="blue", filter={"n": 1}, mode="hybrid")
     assert triton.inputs() == {
         "text_input": ([2, 1], [b"a", b"b"]),
         "num_passages": ([2, 1], [2, 2]),
         "tenant": ([2, 1], [b"blue", b"blue"]),
         "filter": ([2, 1], [b'{"n":1}'] * 2),
+        "mode": ([2, 1], [b"hybrid"] * 2),
     }
 
 
@@ -86,6 +95,7 @@ def test_cancel_of_what_does_not_run_is_not_found(url: str, triton: ScriptedTrit
         ("ask", "q", {"colour": "red"}, "unknown option colour"),
         ("ask", "q", {"timeouts": 5}, "timeouts is 5"),
         ("ask", "q", {"request_id": 5}, "request_id is 5"),
+        ("search", "q", {"mode": 1}, "mode is 1, a int"),
         ("search", "q", {"max_tokens": 5}, "unknown option max_tokens"),
         ("search", ["a", b"b"], {}, "text_input is b'b'"),
         ("search", 7, {}, "question is 7; give a sequence"),

@@ -49,9 +49,9 @@ def prepare(settings: Settings, steps: Steps) -> None:
         served = look_at(settings)
         steps.step(f"using the index of {served.passages:,} passages that is there")
         return
-    from tritonrag.indexing import IndexJob, build  # noqa: PLC0415 - loads FAISS and the readers, which a second run does not need
+    from tritonrag.indexing import IndexJob, run_job  # noqa: PLC0415 - loads FAISS and the readers, which a second run does not need
 
-    built = build(IndexJob(settings=settings, pydoc=True), steps)
+    built = run_job(IndexJob(settings=settings, pydoc=True), steps)
     stamp(settings)
     steps.note(f"{built.summary.passages:,} passages, {built.summary.passages_per_s:,.0f} a second")
 
@@ -85,7 +85,7 @@ def _ask(running: RunningServer) -> None:
 
 def _go_on() -> None:
     program = "tritonrag" if shutil.which("tritonrag") else _relative(Path(sys.argv[0]))
-    write(bold("With your own documents (md, txt, rst, html, pdf, docx):"))
+    write(bold("With your own documents (md, txt, rst, html, pdf, docx, jsonl):"))
     write(f"  {program} index build path/to/documents")
     write(f"  {program} serve")
     write(f'  {program} ask "What would you like to know?"  {dim("in another terminal")}')

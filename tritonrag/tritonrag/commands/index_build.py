@@ -1,45 +1,61 @@
-"""`tritonrag index build`: documents to an index, with a summary that names every file that was left out."""
+"""`tritonrag index build` and `add`: documents to an index, with a summary that names every file that was left out."""
 
 from pathlib import Path
 
-from tritonrag.indexing import Built, IndexJob, build, kinds_in_words
-from tritonrag.settings import settings_from
+from tritonrag.commands.index_change import merge_all_there_is
+from tritonrag.indexing import Built, IndexJob, kinds_in_words, run_job
 from tritonrag.terminal import bold, open_steps, tell, write, write_json
-from tritonrag_backends.index.kinds import KindChoice
-from tritonrag_client.errors import BadRequestError
+from tritonrag_backends.index.format import Manifest
 
 MIB = 2**20
 _MOST_NAMED = 50  # skipped files that the summary names; --json has them all
 
 
-def run(
-    *,
-    paths: tuple[Path, ...],
-    output: Path | None,
-    corpus: str | None,
-    kind: KindChoice,
-    embedder: Path | None,
-    json: bool,
-) -> None:
-    """Build and say what came out; `output` None is where `serve` looks for it."""
-    if not paths and corpus is None:
-        raise BadRequestError("there is nothing to index; name files or folders, or give --corpus pydoc")
-    settings = settings_from(index=output, embedder=embedder)
+def run_build(job: IndexJob, *, json: bool) -> None:
+    """Build and say what came out."""
     with open_steps() as steps:
-        built = build(IndexJob(settings=settings, paths=paths, pydoc=corpus == "pydoc", kind=kind), steps)
+        built = run_job(job, steps)
     if json:
-        write_json(_to_dict(built, settings.index))
+        write_json(_to_dict(built, job.settings.index))
         return
-    _print(built, settings.index)
-
-
-def _print(built: Built, output: Path) -> None:
     summary = built.summary
-    write(f"{bold(f'{summary.passages:,} passages')} from {summary.documents:,} documents are in {output}")
-    write(
-        f"  version {summary.index_version}, {summary.kind}, {summary.index_bytes / MIB:,.1f} MiB,"
-        f" {summary.elapsed_s:.1f} s, {summary.passages_per_s:,.0f} passages/s"
-    )
+    write(f"{bold(f'{summary.passages:,} passages')} from {summary.documents:,} documents are in {job.settings.index}")
+    _print(built)
+
+
+def run_add(job: IndexJob, *, merge: bool, json: bool) -> None:
+    """Add and say what changed; then, with `merge`, merge segments where there are many. The new version is live before that."""
+    with open_steps() as steps:
+        built = run_job(job, steps)
+        merged = merge_all_there_is(job.settings.index, steps, wait_s=job.wait_s) if merge else None
+    summary = built.summary
+    if json:
+        write_json({**_to_dict(built, job.settings.index), "index_version": (merged or summary.manifest).index_version})
+        return
+    if not summary.segments:
+        write(f"nothing to add: {summary.unchanged:,} documents are in {job.settings.index} as they are")
+    else:
+        new = summary.documents - summary.unchanged - summary.replaced
+        write(
+            f"{bold(f'{summary.passages:,} passages')} added to {job.settings.index}: {new:,} documents are new,"
+            f" {summary.replaced:,} have changed, {summary.unchanged:,} have not"
+        )
+    _print(built, merged)
+
+
+def _print(built: Built, merged: Manifest | None = None) -> None:
+    summary = built.summary
+    kinds = ", ".join(dict.fromkeys(segment.kind for segment in summary.segments))
+    if summary.segments:
+        write(
+            f"  version {summary.index_version}, {kinds}, {summary.index_bytes / MIB:,.1f} MiB,"
+            f" {summary.elapsed_s:.1f} s, {summary.passages_per_s:,.0f} passages/s"
+        )
+        _print_recall(summary.manifest)
+    if merged is not None:
+        write(f"  version {merged.index_version}: segments merged, {len(merged.segments)} now")
+    if summary.reused:
+        write(f"  {summary.reused:,} passages had been embedded by a run that was broken off")
     if summary.truncated:
         write(
             f"  {summary.truncated:,} passages were longer than the embedding model reads; their ends are not searched"
@@ -52,6 +68,25 @@ def _print(built: Built, output: Path) -> None:
         write(f"    {skipped.path} {skipped.reason}")
     if len(summary.skipped) > _MOST_NAMED:
         tell(f"    and {len(summary.skipped) - _MOST_NAMED:,} more; --json names them all")
+    if summary.recall_missed is not None:
+        tell(
+            f"warning: recall@10 is {summary.recall_missed:.3f}, under the wanted {summary.manifest.options.recall_target:g};"
+            " try another --kind, fuller vectors (--vectors, --dims), or a lower --recall"
+        )
+
+
+def _print_recall(manifest: Manifest) -> None:
+    """What was measured when the index was built."""
+    if manifest.vectors.recall_at_10 is not None:
+        stored = f"{manifest.vectors.type}, {manifest.vectors.dims} of {manifest.embedding.dim} dimensions"
+        write(f"  vectors: {stored}; they keep {manifest.vectors.recall_at_10:.3f} of recall@10")
+    measured = [one for one in manifest.segments if one.kind != "flat" and one.point.recall_at_10 is not None]
+    for one in measured:
+        effort = "efSearch" if one.kind == "hnsw" else "nprobe"
+        write(
+            f"  {one.kind}: recall@10 {one.point.recall_at_10:.3f} on held-out queries at {effort} {one.point.effort},"
+            f" {one.point.rescore} candidates re-scored a passage"
+        )
 
 
 def _to_dict(built: Built, output: Path) -> dict[str, object]:
@@ -59,9 +94,14 @@ def _to_dict(built: Built, output: Path) -> dict[str, object]:
     return {
         "output": str(output),
         "index_version": summary.index_version,
-        "kind": summary.kind,
+        "kinds": [segment.kind for segment in summary.segments],
+        "recall_at_10": summary.manifest.recall_at_10,
+        "vectors_recall_at_10": summary.manifest.vectors.recall_at_10,
         "documents": summary.documents,
         "passages": summary.passages,
+        "replaced": summary.replaced,
+        "unchanged": summary.unchanged,
+        "reused": summary.reused,
         "truncated": summary.truncated,
         "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in summary.skipped],
         "unsupported": built.unsupported,

@@ -1,10 +1,11 @@
-"""`tritonrag search`: the passages nearest to a question, from a running server."""
+"""`tritonrag search`: the passages that fit a question best, from a running server."""
 
 import json as json_format
 
 from tritonrag.answers import excerpt
 from tritonrag.talking import connected, parse_filter
 from tritonrag.terminal import bold, dim, write, write_json
+from tritonrag_client.contract import Mode
 from tritonrag_client.results import ScoredPassage
 
 
@@ -17,11 +18,12 @@ def run(
     filter_json: str | None,
     timeout_s: float,
     json: bool,
+    mode: Mode | None = None,
 ) -> None:
     """Print the passages, best first; with `json` one line with passages and index_version."""
     condition = parse_filter(filter_json)
     with connected(url, timeout_s=timeout_s) as client:
-        found = client.search(question, num_passages=num_passages, tenant=tenant, filter=condition)
+        found = client.search(question, num_passages=num_passages, tenant=tenant, filter=condition, mode=mode)
     if json:
         write_json({"passages": [_to_dict(hit) for hit in found.passages], "index_version": found.index_version})
         return
@@ -30,7 +32,7 @@ def run(
     for rank, hit in enumerate(found.passages, start=1):
         passage = hit.passage
         write(
-            f"{bold(f'{rank}.')} {bold(passage.title)} {dim(f'{passage.uri}:{passage.start}-{passage.end}  {hit.score:.3f}')}"
+            f"{bold(f'{rank}.')} {bold(passage.title)} {dim(f'{passage.uri}:{passage.start}-{passage.end}  {hit.score:.3g}')}"
         )
         write(f"   {excerpt(passage.text)}")
 

@@ -1,0 +1,46 @@
+"""The questions to which an index is tuned: single sentences out of its passages, whose own vectors are not in it.
+
+A passage's vector stands for all of its sentences, so that a sentence's is as far from it as a question about it: searching for
+them is as hard as serving, where searching for stored vectors would be too easy.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tritonrag_backends.index.writer import NewPassage
+from tritonrag_backends.text.sentences import sentence_spans
+from tritonrag_export.indexing.encoding import PassageEncoder
+
+QUERIES: Final = 256
+_LEAST_WORDS, _MOST_WORDS = 4, 40
+
+
+class HeldOutQueries:
+    """Draws passages while they go by (reservoir sampling, Vitter 1985, algorithm R), then makes a query of each."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - a sample, no secret
+        self._seen = 0
+        self._drawn: list[str] = []
+
+    def see(self, passages: Sequence[NewPassage]) -> None:
+        """Let passages go by."""
+        for new in passages:
+            self._seen += 1
+            if len(self._drawn) < QUERIES:
+                self._drawn.append(new.passage.text)
+            elif (place := self._random.randrange(self._seen)) < QUERIES:
+                self._drawn[place] = new.passage.text
+
+    def embed(self, encoder: PassageEncoder) -> npt.NDArray[np.float32]:
+        """A query for each passage that was drawn, FP32 [n, dim]."""
+        return encoder.encode([self._sentence(text) for text in self._drawn]).vectors
+
+    def _sentence(self, text: str) -> str:
+        sentences = [text[start:end] for start, end in sentence_spans(text, 0, len(text))]
+        fit = [one for one in sentences if _LEAST_WORDS <= len(one.split()) <= _MOST_WORDS]
+        return self._random.choice(fit or [text])

@@ -1,0 +1,44 @@
+"""How many threads an instance of a model may run, so that all instances together fit the machine's cores."""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadPlan:
+    """`threads` in each of `instances` processes on `cores` cores; `too_many` where they don't fit."""
+
+    threads: int
+    instances: int
+    cores: int
+
+    @property
+    def too_many(self) -> bool:
+        """Whether the instances together run more threads than there are cores, although each could do with fewer."""
+        return self.threads > 1 and self.threads * self.instances > self.cores
+
+
+def plan_threads(wanted: int, *, instances: int, cores: int) -> ThreadPlan:
+    """`wanted` threads for each instance; 0: its share of the cores, at least one."""
+    return ThreadPlan(threads=wanted or max(1, cores // instances), instances=instances, cores=cores)
+
+
+def count_instances(model_config: str) -> int:
+    """The instances of a model in one server, from the JSON that Triton hands to `initialize` as `model_config`."""
+    groups = json.loads(model_config).get("instance_group", [])
+    return max(1, sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", []))) for group in groups))
+
+
+def allowed_cores(quota: Path = _CGROUP_QUOTA) -> int:
+    """The cores that this process may use: its affinity, and in a container what the CPU limit comes to, rounded up."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        limit, period = quota.read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(limit) / int(period))))
+    except (OSError, ValueError):  # no such limit: the file is missing or says "max"
+        return cores
