@@ -41,7 +41,9 @@ def documents(count: int, lines: int = 3, *, seed: int = 0) -> list[DocumentPass
     """Documents d0.md ... of distinct passages."""
     return [
         document(
-            f"d{i}.md", *(f"{WORDS[(i + j) % len(WORDS)]} line {j} of document {i} seed {seed}" for j in range(lines)), year=2000 + i % 10
+            f"d{i}.md",
+            *(f"{WORDS[(i + j) % len(WORDS)]} line {j} of document {i} seed {seed}" for j in range(lines)),
+            year=2000 + i % 10,
         )
         for i in range(count)
     ]

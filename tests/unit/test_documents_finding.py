@@ -25,9 +25,7 @@ class Reading:
     def __init__(self, *paths: Path, max_bytes: int = 1000) -> None:
         self.skipped: list[Skipped] = []
         self.summary = ReadSummary()
-        found = read_units(
-            paths, chunker=whole, on_skip=self.skipped.append, summary=self.summary, max_bytes=max_bytes
-        )
+        found = read_units(paths, chunker=whole, on_skip=self.skipped.append, summary=self.summary, max_bytes=max_bytes)
         self.uris = [unit.id for unit in found]
 
     def reason(self) -> str:

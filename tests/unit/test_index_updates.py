@@ -141,13 +141,13 @@ def test_many_small_segments_are_merged_by_policy_and_a_large_one_is_left(tmp_pa
 
 
 def test_a_segment_of_which_much_is_deleted_is_rewritten(tmp_path: Path) -> None:
-    build(tmp_path, documents(10, 1))
-    delete_documents(tmp_path, ["d0.md", "d1.md"])
+    build(tmp_path, documents(1000, 1))
+    delete_documents(tmp_path, [f"d{i}.md" for i in range(250)])
     assert merge(tmp_path) is None
-    delete_documents(tmp_path, ["d2.md"])
+    delete_documents(tmp_path, ["d999.md"])
     merged = merge(tmp_path)
     assert merged is not None
-    assert [(one.rows, one.tombstones) for one in merged.segments] == [(7, None)]
+    assert [(one.rows, one.tombstones) for one in merged.segments] == [(749, None)]
 
 
 def test_what_is_deleted_while_segments_are_merged_stays_deleted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Protocol
@@ -41,15 +42,26 @@ _WRITE_BYTES: Final = 2**20
 
 # The lists that are searched hold this many allowed rows a candidate.
 _ROWS_A_CANDIDATE: Final = 4
-# A graph with a filter is searched until a third of the effort is allowed rows: first with the effort / share ** 0.75, then ever wider,
-# until comparing with each allowed row is cheaper (100k rows: 2.5 us an efSearch, 0.1 us a row). Recall@10, 0.964 without a filter,
-# was 0.96 to 0.99 at shares of 0.9 to 0.1, spread at random, over clusters or over documents.
+# A graph with a filter is searched until a third of the effort is allowed rows: first with the effort / share ** 0.75, then ever
+# wider, until comparing with each allowed row is cheaper (100k rows: 2.5 us an efSearch, 0.1 us a row). Recall@10, 0.964 without a
+# filter, was 0.96 to 0.99 at shares of 0.9 to 0.1, spread at random, over clusters or over documents.
 _ENOUGH: Final = 0.34
 _FIRST_WIDTH: Final = 0.75
 _WIDENING: Final = 3
 _ROWS_AN_EFFORT: Final = 25
 
 _reading_limits = Lock()
+
+
+@contextmanager
+def faiss_threads(count: int) -> Iterator[None]:
+    """Let FAISS use that many threads for what the calling thread asks of it."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 class VectorSource(Protocol):
@@ -114,33 +126,29 @@ class Ann:
         rounded up], little endian: only rows whose bit is set are found, with the recall that the effort has without a filter. A
         graph finds none at all for a query for which that would take longer than comparing it with each allowed row.
         """
-        rows = self._index.ntotal
-        wanted = min(candidates, rows)
-        if self._kind == "hnsw":
-            effort = min(max(effort, wanted, 1), rows)
-            found = (
-                self._walk(queries, wanted, effort)
-                if allowed is None
-                else self._widen(queries, wanted, effort, allowed)
-            )
-        else:
-            found = self._scan(queries, wanted, effort, allowed)
-        return np.pad(found, ((0, 0), (0, candidates - wanted)), constant_values=-1) if wanted < candidates else found
+        count = self._index.ntotal if allowed is None else _bits(allowed)
+        if count <= candidates:
+            return _everything(len(queries), candidates, self._index.ntotal, allowed)
+        if self._kind != "hnsw":
+            return self._scan(queries, candidates, effort, allowed, share=count / self._index.ntotal)
+        effort = min(max(effort, candidates, 1), self._index.ntotal)
+        if allowed is None:
+            return self._walk(queries, candidates, effort)
+        return self._widen(queries, candidates, effort, allowed, count)
 
-    def _scan(self, queries: Float32Array, wanted: int, effort: int, allowed: Bitmap | None) -> Int64Array:
+    def _scan(
+        self, queries: Float32Array, wanted: int, effort: int, allowed: Bitmap | None, *, share: float
+    ) -> Int64Array:
         # The parameters keep the selector alive, and the selector the bitmap.
         selector = {} if allowed is None else {"sel": faiss.IDSelectorBitmap(allowed)}
         if self._kind == "sq8":
-            parameters: Any = faiss.SearchParameters(**selector)
+            parameters = faiss.SearchParameters(**selector)
         else:
-            share = 1.0 if allowed is None else _bits(allowed) / self._index.ntotal
             parameters = faiss.SearchParametersIVF(nprobe=self._probes(wanted, effort, share), **selector)
         return np.asarray(self._index.search(queries, wanted, params=parameters)[1])
 
     def _probes(self, wanted: int, effort: int, share: float) -> int:
-        """How many lists hold the candidates of `effort` lists when a share of the rows is allowed."""
-        if share == 0:
-            return 1
+        """How many lists hold as good candidates as `effort` lists do when all rows are allowed, and enough of them."""
         rows_a_list: float = self._index.ntotal * share / self._index.nlist
         probes = max(effort * probes_for_share(share), _ROWS_A_CANDIDATE * wanted / rows_a_list)
         return max(1, min(math.ceil(probes), int(self._index.nlist)))
@@ -149,17 +157,17 @@ class Ann:
         parameters = faiss.SearchParametersHNSW(efSearch=effort)
         return np.asarray(self._index.search(queries, wanted, params=parameters)[1])
 
-    def _widen(self, queries: Float32Array, wanted: int, effort: int, allowed: Bitmap) -> Int64Array:
+    def _widen(self, queries: Float32Array, wanted: int, effort: int, allowed: Bitmap, count: int) -> Int64Array:
         """Search the graph ever wider until enough of what was found is allowed.
 
         How wide that is depends on how common allowed rows are near the query, not on their share of the whole: with FAISS's own
         filter and the effort divided by the share, recall fell from 0.96 to 0.75 where half of the documents were allowed.
         """
-        rows, count = self._index.ntotal, _bits(allowed)
+        rows = self._index.ntotal
         found = np.full((len(queries), wanted), -1, np.int64)
-        enough = min(max(wanted, round(effort * _ENOUGH)), count)
+        enough = max(wanted, round(effort * _ENOUGH))
         widest = min(max(effort, count // _ROWS_AN_EFFORT), rows)
-        width = min(math.ceil(effort * (rows / max(count, 1)) ** _FIRST_WIDTH), widest)
+        width = min(math.ceil(effort * (rows / count) ** _FIRST_WIDTH), widest)
         pending = np.arange(len(queries))
         while len(pending):
             near = self._walk(queries[pending], width, width)
@@ -193,19 +201,28 @@ def _restore_order(graph: Any) -> None:  # noqa: ANN401 - as above
 
 
 def _train(index: Any, kind: Kind, vectors: VectorSource) -> None:  # noqa: ANN401 - as above
-    wanted = _SAMPLE_ROWS
-    if kind.startswith("ivf_"):
-        wanted = max(wanted, _SAMPLE_ROWS_A_LIST * lists(vectors.rows))
-        index.cp.min_points_per_centroid = 1  # fewer make FAISS complain on stderr
-    if kind == "ivf_pq":
-        index.pq.cp.min_points_per_centroid = 1
     if kind == "hnsw":
         index.hnsw.efConstruction = _EF_CONSTRUCTION
-    most = min(vectors.rows, max(wanted, 1), max(1, _SAMPLE_BYTES // (4 * vectors.dims)))
+    if kind == "ivf_pq":
+        index.pq.cp.min_points_per_centroid = 1  # fewer make FAISS complain on stderr
+    sample = _sample(vectors, lists(vectors.rows) if kind.startswith("ivf_") else 0)
+    if kind.startswith("ivf_"):
+        index.cp.min_points_per_centroid = 1
+        index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)  # the centroids of the lists
+    # The rest is many small steps for which threads wait for each other: 192 sub-quantizers take 1 s alone and 28 s on two busy cores.
+    with faiss_threads(1):
+        index.train(sample)
+
+
+def _sample(vectors: VectorSource, list_count: int) -> Float32Array:
+    most = min(
+        max(_SAMPLE_ROWS, _SAMPLE_ROWS_A_LIST * list_count), max(1, _SAMPLE_BYTES // (4 * vectors.dims)), vectors.rows
+    )
     sample = vectors.take(np.linspace(0, vectors.rows - 1, most).astype(np.int64))
-    if len(sample) < _LEAST_SAMPLE_ROWS:
-        sample = np.resize(sample, (_LEAST_SAMPLE_ROWS, vectors.dims))  # the same rows again
-    index.train(np.ascontiguousarray(sample))
+    # The same rows again where there are too few.
+    return np.ascontiguousarray(
+        sample if most >= _LEAST_SAMPLE_ROWS else np.resize(sample, (_LEAST_SAMPLE_ROWS, vectors.dims))
+    )
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401 - as above
@@ -223,10 +240,18 @@ def _read(path: Path) -> Any:  # noqa: ANN401 - as above
             raise InternalError(f"the index file {path.name} is no FAISS index; {ADVICE}") from error
 
 
+def _everything(queries: int, candidates: int, rows: int, allowed: Bitmap | None) -> Int64Array:
+    """All rows, or all that are allowed, for each query; no more than there are candidates."""
+    every = (
+        np.arange(rows) if allowed is None else np.flatnonzero(np.unpackbits(allowed, count=rows, bitorder="little"))
+    )
+    return np.tile(np.pad(every, (0, candidates - len(every)), constant_values=-1), (queries, 1))
+
+
 def _are_set(bitmap: Bitmap, rows: Int64Array) -> npt.NDArray[np.bool_]:
     """Whether the bit of each row is set; that of row -1 is not."""
     bits = bitmap[rows >> 3] >> (rows & 7).astype(np.uint8) & 1
-    return bits.astype(np.bool_) & (rows >= 0)
+    return np.asarray((bits == 1) & (rows >= 0), np.bool_)
 
 
 def _first(rows: Int64Array, passing: npt.NDArray[np.bool_], wanted: int) -> Int64Array:

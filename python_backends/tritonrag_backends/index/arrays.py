@@ -35,13 +35,20 @@ def record_file(path: Path) -> FileRecord:
 def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Map a verified .npy file. Raises InternalError where it holds another type or shape."""
     try:
-        # NumPy can't map an array without elements; reading one is as cheap.
-        array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
+        array = _map(path, empty=0 in shape)
     except (ValueError, EOFError, OSError) as error:
         raise damaged(path, "it is no .npy file") from error
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise damaged(path, f"it holds {array.dtype} {array.shape} where the manifest says {dtype} {shape}")
     return np.asarray(array)
+
+
+def _map(path: Path, *, empty: bool) -> npt.NDArray[Any]:
+    """Not numpy.load, which takes a file for what its first bytes say that it is."""
+    if empty:  # NumPy can't map an array without elements; reading one is as cheap
+        with path.open("rb") as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))  # type: ignore[no-untyped-call]
+    return np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call, no-any-return]
 
 
 def map_bytes(path: Path) -> mmap.mmap:

@@ -71,6 +71,9 @@ class _Whole:
     def exact(self, queries: Float32Array, k: int) -> Int64Array:
         return self._segment.exact(queries, min(k, self.rows), self._all)[0]
 
+    def scores(self, queries: Float32Array, rows: Int64Array) -> Float32Array:
+        return self._segment.files.vectors.scores(queries, rows)
+
     def approximate(self, queries: Float32Array, k: int, point: OperatingPoint) -> Int64Array:
         return self._segment.search(queries, k, self._all, point)[0]
 

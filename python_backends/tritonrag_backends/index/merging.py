@@ -61,7 +61,7 @@ class _Source:
 def plan_merge(segments: Sequence[SegmentRecord], *, everything: bool = False) -> list[SegmentRecord]:
     """The segments to merge next: all of them, or what the policy says; none where there is nothing to do.
 
-    The policy: a segment of which more than a quarter is deleted is rewritten; of segments of like size, four make one.
+    The policy: of segments of like size four make one; one of which more than a quarter is deleted is rewritten, unless it is small.
     """
     small = [record for record in segments if record.live_rows <= MOST_MERGED_ROWS]
     if everything:
@@ -72,7 +72,11 @@ def plan_merge(segments: Sequence[SegmentRecord], *, everything: bool = False) -
     for size in sorted(sizes):
         if len(sizes[size]) >= SEGMENTS_OF_A_SIZE:
             return _that_fit(sizes[size])
-    return [record for record in small if record.rows - record.live_rows > _MOST_DELETED_SHARE * record.rows][:1]
+    return [
+        record
+        for record in small
+        if record.rows >= _SMALLEST and record.rows - record.live_rows > _MOST_DELETED_SHARE * record.rows
+    ][:1]
 
 
 def merge(

@@ -4,20 +4,17 @@ import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final, Protocol
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
+from tritonrag_backends.index.ann import Float32Array, Int64Array, faiss_threads
 from tritonrag_backends.index.format import EXACT, Kind, OperatingPoint
 from tritonrag_backends.index.kinds import default_point, most_effort, rescores
 
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
 Clock = Callable[[], float]
 
 _LEAST_EF_SEARCH: Final = 16
@@ -61,7 +58,7 @@ def tune(
         return default_point(segment.kind)
     chooses = _Yardstick.of(segment, queries[::2], k)
     tells = _Yardstick.of(segment, queries[1::2] if len(queries) > 1 else queries, k)
-    with _one_thread():
+    with faiss_threads(1):  # as many as an instance has when it serves
         point = _Grid(segment, chooses, target, clock).best()
         recall = float(tells.recalls(segment, _found(segment, tells, point)).mean())
     return replace(point, recall_at_10=round(recall, 4), queries=len(tells.queries))
@@ -124,7 +121,7 @@ class _Grid:
             points = [
                 OperatingPoint(effort=effort, rescore=rescore, recall_at_10=None, queries=0) for effort in efforts
             ]
-            least = bisect_left(points, True, key=self._reaches)  # noqa: FBT003 - what `_reaches` tells
+            least = bisect_left(points, True, key=self._reaches)
             if least < len(points):
                 yield points[least]
                 efforts = efforts[:least]
@@ -175,14 +172,3 @@ def _efforts(kind: Kind, rows: int) -> list[int]:
     while efforts[-1] < most:
         efforts.append(min(most, max(efforts[-1] + 1, round(efforts[-1] * _STEP))))
     return efforts
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """FAISS with the one thread that an instance has when it serves."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)

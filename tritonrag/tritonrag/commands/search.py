@@ -28,7 +28,7 @@ def run(
         write_json({"passages": [_to_dict(hit) for hit in found.passages], "index_version": found.index_version})
         return
     if not found.passages:
-        write("no passage may be seen by this question")
+        write("no passage fits: none holds what was asked for, or none may be seen")
     for rank, hit in enumerate(found.passages, start=1):
         passage = hit.passage
         write(
