@@ -1,9 +1,9 @@
 """As many passages as are wanted out of those of an index: its own, then replicas of them, for tests of scale.
 
-A replica's vector is the original's plus Gaussian noise, brought back to unit length. The noise has the covariance of the index's own
-vectors, so that replicas differ where passages differ, and the length that makes the cosine to the original 0.9 in the mean
-(standard deviation 0.02 with real embeddings of 384 dimensions). A replica's text is the original's without three words in ten. Its
-document has an id of its own, and the metadata field `copy` tells the replica's number; 0 is the original.
+A replica's vector is the original's plus Gaussian noise, brought back to unit length. The noise has the covariance of the index's
+own vectors, so that replicas differ in the directions in which passages do; it is turned to a right angle to the original and given
+the length that makes the cosine of the two 0.9. A replica's text is the original's without three words in ten. Its document has an
+id of its own, and the metadata field `copy` tells the replica's number; 0 is the original.
 """
 
 import math
@@ -43,9 +43,10 @@ class Block:
 
 
 class Replicas:
-    """The passages of `index`, as often as they are wanted; the same seed gives the same ones. Memory: 8 bytes a passage, and a block.
+    """The passages of `index`, as often as they are wanted; the same seed gives the same ones.
 
-    Raises BadRequestError where there is no passage, or where stored vectors are shorter than the model's own.
+    Memory: 8 bytes a passage of the index, and one block. Raises BadRequestError where there is no passage, or where stored vectors
+    are shorter than the model's own.
     """
 
     def __init__(self, index: Index, *, seed: int = 0) -> None:
@@ -55,13 +56,11 @@ class Replicas:
                 "take one that was built without --dims"
             )
         self._segments = index.segments
-        self._live = [
-            np.arange(one.rows) if one.alive is None else np.flatnonzero(one.alive) for one in index.segments
-        ]
+        self._live = [np.arange(one.rows) if one.alive is None else np.flatnonzero(one.alive) for one in index.segments]
         self._seed = seed
         if not self.rows:
             raise BadRequestError("the index holds no passage; take one that does")
-        self._spread = self._noise_spread()
+        self._colouring = _colouring(self._sample())
 
     @property
     def rows(self) -> int:
@@ -69,7 +68,10 @@ class Replicas:
         return sum(map(len, self._live))
 
     def blocks(self, rows: int) -> Iterator[Block]:
-        """So many passages: all originals, then all first replicas and so on; of the last turn as many as it takes, spread evenly."""
+        """So many passages: all originals, then all first replicas and so on; the last turn is cut short by an even choice.
+
+        Raises BadRequestError where none is wanted.
+        """
         if rows < 1:
             raise BadRequestError(f"rows is {rows}; give 1 or more")
         for copy in range(-(-rows // self.rows)):
@@ -88,23 +90,30 @@ class Replicas:
 
     def _block(self, segment: Segment, rows: Int64Array, copy: int) -> Block:
         random = np.random.default_rng([self._seed, copy, segment.number, int(rows[0])])
-        vectors = segment.files.vectors.take(rows)
+        vectors = _unit(segment.files.vectors.take(rows))
         if copy:
-            vectors = vectors + random.standard_normal(vectors.shape, np.float32) @ self._spread
+            vectors = _moved(vectors, random.standard_normal(vectors.shape, np.float32) @ self._colouring)
         passages = [_new_passage(segment, int(row), copy, random) for row in rows]
-        return Block(passages=passages, vectors=_unit(vectors))
+        return Block(passages=passages, vectors=vectors)
 
-    def _noise_spread(self) -> Float32Array:
-        """FP32 [dim, dim] that turns white noise into that of a replica."""
-        every = [(segment, row) for segment, live in zip(self._segments, self._live, strict=True) for row in [live]]
+    def _sample(self) -> Float32Array:
         step = -(-self.rows // _SAMPLE_ROWS)
-        sample = np.concatenate([segment.files.vectors.take(live[::step]) for segment, live in every])
-        dim = sample.shape[1]
-        centred = sample.astype(np.float64) - sample.mean(axis=0)
-        variances, axes = np.linalg.eigh(centred.T @ centred / len(sample) + _LEAST_VARIANCE * np.eye(dim))
-        length = math.sqrt(COSINE**-2 - 1)  # of noise at a right angle to a unit vector that makes this cosine
-        lengths = length * np.sqrt(np.maximum(variances, 0) / variances.sum())
-        return np.asarray((axes * lengths) @ axes.T, np.float32)
+        pairs = zip(self._segments, self._live, strict=True)
+        return np.concatenate([segment.files.vectors.take(live[::step]) for segment, live in pairs])
+
+
+def _colouring(sample: Float32Array) -> Float32Array:
+    """FP32 [dim, dim] that turns white noise into noise with the sample's covariance, its length about 1."""
+    centred = sample.astype(np.float64) - sample.mean(axis=0)
+    covariance = centred.T @ centred / len(sample) + _LEAST_VARIANCE * np.eye(sample.shape[1])
+    variances, axes = np.linalg.eigh(covariance / covariance.trace())
+    return np.asarray((axes * np.sqrt(np.maximum(variances, 0))) @ axes.T, np.float32)
+
+
+def _moved(vectors: Float32Array, noise: Float32Array) -> Float32Array:
+    """Unit vectors FP32 [n, dim] turned towards the noise until their cosine to what they were is COSINE."""
+    across = _unit(noise - np.einsum("nd,nd->n", noise, vectors)[:, None] * vectors)
+    return _unit(COSINE * vectors + math.sqrt(1 - COSINE**2) * across)
 
 
 def _new_passage(segment: Segment, row: int, copy: int, random: np.random.Generator) -> NewPassage:

@@ -37,7 +37,7 @@ class RetrieverSettings(BaseModel):
     threads: int = Field(
         default=0,
         ge=0,
-        description="FAISS threads in each retriever instance; 0: the cores, shared out to the instances",
+        description="FAISS threads in each retriever instance; 0: half of the cores, shared out to the instances",
     )
     num_passages: int = Field(default=5, ge=1, description="passages per question where a request does not say")
     poll_s: float = Field(

@@ -164,6 +164,15 @@ def test_without_a_mode_the_index_decides(made: Wire, oracle: Index, requests: l
         check(made.unary(request("retriever", given)), oracle, [row])
 
 
+@pytest.mark.parametrize(("left_out", "mode"), [("text_input", "dense"), ("embedding", "lexical")])
+def test_without_a_mode_it_searches_by_what_it_has(
+    made: Wire, oracle: Index, requests: list[list[Row]], left_out: str, mode: Mode
+) -> None:
+    row = replace(requests[0][0], mode=mode)
+    given = {name: value for name, value in inputs([row]).items() if name not in {left_out, "mode"}}
+    check(made.unary(request("retriever", given)), oracle, [row])
+
+
 def test_only_the_outputs_that_are_asked_for_come(made: Wire, requests: list[list[Row]]) -> None:
     message = request("retriever", inputs(requests[0]))
     message.outputs.add(name="passage_ids")

@@ -28,6 +28,9 @@ class Searches:
     batches: list[int] = field(default_factory=list)
     count: int = 0
 
+    def mode_of(self, query: Query) -> str:
+        return query.mode or self.default_mode
+
     def search(self, queries: Sequence[Query]) -> list[Hits]:
         self.batches.append(len(queries))
         return [self._hits(query.num_passages) for query in queries]

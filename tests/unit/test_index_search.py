@@ -1,5 +1,6 @@
 """Promises of search: the exact best, in one order, whatever the batch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,28 @@ def test_equal_scores_stand_in_the_order_of_ids_however_many_there_are(tmp_path:
     rows = np.flatnonzero((same == vectors[0]).all(axis=1))[:5]
     (hits,) = Index.open(tmp_path, fingerprint="f1").search([ask(vectors[0], 5)])
     assert (hits.passage_ids & 0xFFFFFFFF).tolist() == rows.tolist()
+
+
+def test_a_query_that_names_no_mode_is_searched_by_what_it_has(tmp_path: Path, vectors: np.ndarray) -> None:
+    write_index(tmp_path, vectors, mode="hybrid")
+    index = Index.open(tmp_path, fingerprint="f1")
+    text, vector = "Straße 7", vectors[3]
+    for bare, named in (
+        (Query(embedding=vector, num_passages=3), "dense"),
+        (Query(embedding=None, text=text, num_passages=3), "lexical"),
+        (Query(embedding=vector, text=text, num_passages=3), "hybrid"),
+    ):
+        assert index.mode_of(bare) == named
+        plain, told = index.search([bare, replace(bare, mode=named)])
+        assert plain.passage_ids.tolist() == told.passage_ids.tolist()
+    for query, said in (
+        (Query(embedding=None, num_passages=3), "mode lexical looks for its words"),
+        (Query(embedding=vector, num_passages=3, mode="hybrid"), "mode hybrid looks for its words"),
+        (Query(embedding=None, text=text, num_passages=3, mode="dense"), "embedding is missing"),
+        (Query(embedding=vector, text=text, num_passages=3, mode="sparse"), "mode is 'sparse'; use one of hybrid"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(BadRequestError, match=said):
+            index.check(query)
 
 
 def test_no_queries_give_no_hits(index: Index) -> None:

@@ -15,7 +15,8 @@ from tritonrag_backends.index.writer import NewPassage
 from tritonrag_backends.text.sentences import sentence_spans
 from tritonrag_export.indexing.encoding import PassageEncoder
 
-QUERIES: Final = 256
+# Half of them tell the recall: to 0.007 at 0.95, one standard error by the spread of single questions.
+QUERIES: Final = 512
 _LEAST_WORDS, _MOST_WORDS = 4, 40
 
 

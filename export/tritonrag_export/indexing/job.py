@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from tritonrag_backends.index.analysis import Analyzer
 from tritonrag_backends.index.format import IndexOptions, KindChoice, Manifest, Reduction, SegmentRecord, VectorType
+from tritonrag_backends.index.tuning import falls_short
 from tritonrag_client.contract import Mode
 from tritonrag_client.errors import BadRequestError
 from tritonrag_export.documents.finding import Skipped
@@ -117,6 +118,7 @@ class BuildSummary:
 
     @property
     def recall_missed(self) -> float | None:
-        """The recall that was reached, where it is under the target; None where the target was reached or nothing measured."""
-        reached = self.manifest.recall_at_10
-        return reached if reached is not None and reached < self.manifest.options.recall_target else None
+        """The worst recall that falls short of the target by more than chance; None where there is none."""
+        target = self.manifest.options.recall_target
+        short = [segment.point for segment in self.manifest.segments if falls_short(segment.point, target)]
+        return min((point.recall_at_10 for point in short if point.recall_at_10 is not None), default=None)

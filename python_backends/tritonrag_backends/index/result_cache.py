@@ -29,8 +29,7 @@ class Searched(Protocol):
 
     @property
     def manifest(self) -> Manifest: ...  # noqa: D102 - as in Index
-    @property
-    def default_mode(self) -> Mode: ...  # noqa: D102
+    def mode_of(self, query: Query) -> Mode: ...  # noqa: D102
     def search(self, queries: Sequence[Query]) -> list[Hits]: ...  # noqa: D102
 
 
@@ -82,7 +81,7 @@ class ResultCache:
         if index.manifest is not self._manifest:
             self.clear()
             self._manifest = index.manifest
-        keys = [_key(one, index.default_mode) for one in asked]
+        keys = [_key(one, index.mode_of(one.query)) for one in asked]
         known = [self._known(key, one.query.embedding) for key, one in zip(keys, asked, strict=True)]
         leaders = _leaders(keys, asked, known)
         rows = [row for row, leader in enumerate(leaders) if row == leader]
@@ -122,9 +121,9 @@ def canonical(filter_text: str) -> str:
     return json.dumps(json.loads(filter_text), sort_keys=True, separators=(",", ":"))
 
 
-def _key(asked: Asked, default_mode: Mode) -> Key:
+def _key(asked: Asked, mode: Mode) -> Key:
     query = asked.query
-    return (query.mode or default_mode, query.tenant, asked.filter_text, query.num_passages, query.text)
+    return (mode, query.tenant, asked.filter_text, query.num_passages, query.text)
 
 
 def _leaders(keys: Sequence[Key], asked: Sequence[Asked], known: Sequence[Hits | None]) -> list[int | None]:
@@ -148,7 +147,7 @@ def _same(key: Key, one: npt.NDArray[np.float32] | None, other: npt.NDArray[np.f
         return True
     if one is None or other is None:
         return False
-    if not text:  # then the vector is all that is asked
+    if not text.strip():  # then the vector is all that is asked
         return np.array_equal(one, other)
     difference = one - other
     return float(np.dot(difference, difference)) <= _SAME_SQUARED_DISTANCE

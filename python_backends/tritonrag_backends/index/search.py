@@ -34,7 +34,7 @@ UNIT_TOLERANCE: Final = 5e-3
 class Query:
     """One question. `embedding` is FP32 [dim] of unit length (dense and hybrid), `text` the question (lexical and hybrid).
 
-    `mode` None is the index's own. `tenant` None sees what belongs to no tenant, a tenant that and its own.
+    `mode` None: `Index.mode_of` decides. `tenant` None sees what belongs to no tenant, a tenant that and its own.
     """
 
     embedding: npt.NDArray[np.float32] | None
@@ -150,13 +150,21 @@ class Index:
         """How a query that does not say is searched."""
         return self.manifest.options.mode
 
+    def mode_of(self, query: Query) -> Mode:
+        """How a query is searched: as it says, else as the index was built; but by what it has, where it lacks text or embedding."""
+        if query.mode is not None:
+            return query.mode
+        if query.embedding is None:
+            return "lexical"
+        return self.default_mode if query.text.strip() else "dense"
+
     def check(self, query: Query) -> None:
         """Raise BadRequestError where `search` could not honour the query; names the value and the way out."""
         if query.num_passages < 1:
             raise BadRequestError(f"num_passages is {query.num_passages}; ask for at least 1")
         if query.filter is not None:
             require_declared(query.filter, self._fields, self._unfilterable)
-        mode = query.mode or self.default_mode
+        mode = self.mode_of(query)
         if mode not in MODES:
             raise BadRequestError(f"mode is {mode!r}; use one of {', '.join(MODES)}")
         if mode != "dense" and not query.text.strip():
@@ -175,7 +183,7 @@ class Index:
         """
         for query in queries:
             self.check(query)
-        asked = [_Asked(query, query.mode or self.default_mode, self._selected(query)) for query in queries]
+        asked = [_Asked(query, self.mode_of(query), self._selected(query)) for query in queries]
         dense = self._dense(asked)
         hits = [self._hits(one, dense.get(i)) for i, one in enumerate(asked)]
         for one, hit in zip(asked, hits, strict=True):

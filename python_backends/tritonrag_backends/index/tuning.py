@@ -48,16 +48,16 @@ def tune(
 ) -> OperatingPoint:
     """The fastest point that reaches recall@k `target`, else the one with the best recall.
 
-    `queries` are FP32 [n, dims], none of them in the index. Every other one chooses the point, which must reach the target by more
-    than a standard error; the recall that is told was reached on the rest. What is fastest goes by the CPU time of one thread, so
-    that a busy machine misleads it little; `clock` tells it in seconds.
+    `queries` are FP32 [n, dims], none of them in the index. One half of them chooses the point, which must reach the target by more
+    than a standard error; the recall that is told was reached on the other. Both halves hold as many hard queries: they are dealt
+    by the score of the k-th hit, since what is far from everything is found worst. What is fastest goes by the CPU time of one
+    thread, so that a busy machine misleads it little; `clock` tells it in seconds.
     """
     if segment.kind == "flat":
         return EXACT
     if not len(queries):
         return default_point(segment.kind)
-    chooses = _Yardstick.of(segment, queries[::2], k)
-    tells = _Yardstick.of(segment, queries[1::2] if len(queries) > 1 else queries, k)
+    chooses, tells = _Yardstick.of(segment, queries, k).halves()
     with faiss_threads(1):  # as many as an instance has when it serves
         point = _Grid(segment, chooses, target, clock).best()
         recall = float(tells.recalls(segment, _found(segment, tells, point)).mean())
@@ -85,6 +85,15 @@ class _Yardstick:
         queries = np.ascontiguousarray(queries)
         least = segment.scores(queries, segment.exact(queries, k)).min(axis=1)
         return cls(queries=queries, least=least, k=k)
+
+    def halves(self) -> "tuple[_Yardstick, _Yardstick]":
+        """Two of them, with every other query by `least`; of a single query twice the same."""
+        order = np.argsort(self.least, kind="stable")
+        one, other = order[::2], order[1::2] if len(order) > 1 else order
+        return self._of(one), self._of(other)
+
+    def _of(self, places: Int64Array) -> "_Yardstick":
+        return _Yardstick(queries=self.queries[places], least=self.least[places], k=self.k)
 
     def recalls(self, segment: Tunable, rows: Int64Array) -> npt.NDArray[np.float64]:
         """The recall of each query, FP64 [n], that found rows INT64 [n, k] make."""

@@ -60,7 +60,7 @@ class TritonPythonModel:
     def _search(self, index: Index, searches: list[Search]) -> list[list[pb_utils.Tensor]]:
         asked = [one for search in searches for one in search.asked]
         answered = self._cache.search(index, asked)
-        self._metrics.answered([one.query.mode or index.default_mode for one in asked], answered)
+        self._metrics.answered([index.mode_of(one.query) for one in asked], answered)
         hits = iter(answered.hits)
         return [_tensors(index, search, [next(hits) for _ in search.asked]) for search in searches]
 
@@ -83,7 +83,7 @@ def _set_threads(wanted: int, model_config: str) -> None:
     if plan.too_many:
         pb_utils.Logger.log_warn(
             f"{RETRIEVER}: {plan.instances} instances of {plan.threads} threads each on {plan.cores} cores hold each other up; "
-            "lower TRITONRAG_RETRIEVER_THREADS (0 shares the cores out) or the count in its config.pbtxt"
+            "lower TRITONRAG_RETRIEVER_THREADS (0 chooses) or the count in its config.pbtxt"
         )
 
 

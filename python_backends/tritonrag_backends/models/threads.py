@@ -5,8 +5,12 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+# The embedder works on the same cores, and harder. Measured on two cores, 32 clients of `retrieve`, two threads in the retriever
+# over one, medians of 4 rounds: 7k passages, flat, 0.78 dense and 0.79 hybrid; 97k, hnsw, 0.88 and 1.08.
+_SEARCH_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +28,9 @@ class ThreadPlan:
 
 
 def plan_threads(wanted: int, *, instances: int, cores: int) -> ThreadPlan:
-    """`wanted` threads for each instance; 0: its share of the cores, at least one."""
-    return ThreadPlan(threads=wanted or max(1, cores // instances), instances=instances, cores=cores)
+    """`wanted` threads for each instance; 0: its share of half of the cores, at least one."""
+    automatic = max(1, int(cores * _SEARCH_SHARE) // instances)
+    return ThreadPlan(threads=wanted or automatic, instances=instances, cores=cores)
 
 
 def count_instances(model_config: str) -> int:
