@@ -16,7 +16,7 @@ from typing import get_args
 import faiss
 import numpy as np
 
-from tritonrag_backends.index.format import Kind
+from tritonrag_backends.choices import Kind
 from tritonrag_backends.index.kinds import use_blas_when_faster
 from tritonrag_client.errors import BadRequestError, RagError
 from tritonrag_perf.index_kinds_measuring import KindFigures, Plan, measure_kinds

@@ -9,8 +9,9 @@ from statistics import median
 import faiss
 import numpy as np
 
+from tritonrag_backends.choices import Kind
 from tritonrag_backends.index.ann import Ann, Float32Array, Int64Array, build_ann
-from tritonrag_backends.index.format import Kind, OperatingPoint
+from tritonrag_backends.index.format import OperatingPoint
 from tritonrag_backends.index.kinds import most_effort
 from tritonrag_backends.index.tuning import tune
 from tritonrag_backends.index.vectors import StoredVectors

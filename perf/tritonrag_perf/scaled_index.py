@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tritonrag_backends.index.format import ANN_FILE, KINDS, MODES, VECTOR_TYPES, Kind
+from tritonrag_backends.choices import Kind
+from tritonrag_backends.index.format import ANN_FILE, KINDS, MODES, VECTOR_TYPES
 from tritonrag_client.errors import BadRequestError, RagError
 from tritonrag_perf.scaled_kinds import BuiltKind, build_kinds, build_siblings
 from tritonrag_perf.sizes import parse_size

@@ -8,20 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
+from tritonrag_backends.choices import Kind, VectorType
 from tritonrag_backends.index import Index
 from tritonrag_backends.index.change import Change, changing, has_versions
 from tritonrag_backends.index.completing import complete_segment
 from tritonrag_backends.index.disk import disk_errors
-from tritonrag_backends.index.format import (
-    SEGMENTS,
-    Counts,
-    Kind,
-    Manifest,
-    SegmentRecord,
-    VectorRecord,
-    VectorType,
-    segment_files,
-)
+from tritonrag_backends.index.format import SEGMENTS, Counts, Manifest, SegmentRecord, VectorRecord, segment_files
 from tritonrag_backends.index.store import open_queries, open_space, remove
 from tritonrag_backends.index.vectors import Float32Array, VectorSpace
 from tritonrag_backends.index.writer import RAW_FILE, SegmentWriter, store_vectors

@@ -33,7 +33,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tritonrag_backends.index.format import KINDS, Kind
+from tritonrag_backends.choices import Kind
+from tritonrag_backends.index.format import KINDS
 from tritonrag_backends.index.store import read_current
 from tritonrag_client.contract import RETRIEVE, RETRIEVER
 from tritonrag_client.errors import BadRequestError, RagError

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tritonrag_backends.index.format import KINDS, Kind, OperatingPoint
+from tritonrag_backends.choices import Kind
+from tritonrag_backends.index.format import KINDS, OperatingPoint
 from tritonrag_perf.figures import Spread
 from tritonrag_perf.plot import require_matplotlib
 from tritonrag_perf.sizes import size_name

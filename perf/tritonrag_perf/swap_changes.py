@@ -8,18 +8,11 @@ from typing import Final, Literal
 
 import numpy as np
 
+from tritonrag_backends.choices import KindChoice, VectorType
 from tritonrag_backends.index.analysis import Analyzer
 from tritonrag_backends.index.change import Change, changing, open_live
 from tritonrag_backends.index.completing import complete_segment
-from tritonrag_backends.index.format import (
-    Counts,
-    EmbeddingRecord,
-    IndexOptions,
-    KindChoice,
-    Manifest,
-    VectorRecord,
-    VectorType,
-)
+from tritonrag_backends.index.format import Counts, EmbeddingRecord, IndexOptions, Manifest, VectorRecord
 from tritonrag_backends.index.manifest_json import manifest_version
 from tritonrag_backends.index.merging import merge
 from tritonrag_backends.index.operations import collect_garbage, delete_documents, rollback

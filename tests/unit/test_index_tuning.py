@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_fakes import unit_vectors
 
+from tritonrag_backends.choices import Kind
 from tritonrag_backends.index.ann import Ann, build_ann
-from tritonrag_backends.index.format import EXACT, Kind, OperatingPoint
+from tritonrag_backends.index.format import EXACT, OperatingPoint
 from tritonrag_backends.index.kinds import default_point, most_effort
 from tritonrag_backends.index.tuning import falls_short, tune
 from tritonrag_backends.index.vectors import StoredVectors

@@ -1,6 +1,7 @@
 """Promises of building: every passage once, in order, with a bounded memory, never half a version, and no embedding made twice."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,7 +223,7 @@ def test_given_vectors_are_used_in_the_order_of_the_passages_and_nothing_else_is
     ],
 )  # fmt: skip
 def test_given_vectors_that_do_not_belong_are_refused_and_nothing_is_published(
-    tmp_path: Path, spoil, said: str
+    tmp_path: Path, spoil: Any, said: str
 ) -> None:
     units = documents(400)
     path = given(tmp_path, spoil(own_vectors(units)))

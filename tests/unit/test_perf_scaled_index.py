@@ -13,8 +13,9 @@ import pytest
 from index_fakes import add, build, document, documents
 from test_perf_report import figures, measured
 
+from tritonrag_backends.choices import Kind
 from tritonrag_backends.index import Index, Query
-from tritonrag_backends.index.format import SEGMENTS, Kind, Manifest
+from tritonrag_backends.index.format import SEGMENTS, Manifest
 from tritonrag_backends.index.operations import delete_documents, verify
 from tritonrag_backends.index.store import open_queries, read_current
 from tritonrag_client.contract import Passage

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tritonrag_backends.choices import KindChoice, Reduction, VectorType
 from tritonrag_backends.index.analysis import Analyzer
-from tritonrag_backends.index.format import IndexOptions, KindChoice, Manifest, Reduction, SegmentRecord, VectorType
+from tritonrag_backends.index.format import IndexOptions, Manifest, SegmentRecord
 from tritonrag_backends.index.tuning import falls_short
 from tritonrag_client.contract import Mode
 from tritonrag_client.errors import BadRequestError

@@ -11,7 +11,8 @@ import faiss as typed_faiss
 import numpy as np
 import numpy.typing as npt
 
-from tritonrag_backends.index.format import ADVICE, Kind
+from tritonrag_backends.choices import Kind
+from tritonrag_backends.index.format import ADVICE
 from tritonrag_backends.index.kinds import faiss_name, lists, probes_for_share
 from tritonrag_client.errors import InternalError
 
@@ -208,8 +209,8 @@ def _train(index: Any, kind: Kind, vectors: VectorSource) -> None:  # noqa: ANN4
     sample = _sample(vectors, lists(vectors.rows) if kind.startswith("ivf_") else 0)
     if kind.startswith("ivf_"):
         index.cp.min_points_per_centroid = 1
-        index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)  # the centroids of the lists
-    # The rest is many small steps for which threads wait for each other: 192 sub-quantizers take 1 s alone and 28 s on two busy cores.
+        index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)  # the lists' centroids
+    # The rest is many small steps for which threads wait for each other: 192 sub-quantizers take 1 s alone, 28 s on 2 busy cores.
     with faiss_threads(1):
         index.train(sample)
 

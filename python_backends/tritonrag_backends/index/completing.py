@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tritonrag_backends.choices import Kind
 from tritonrag_backends.index.ann import build_ann
 from tritonrag_backends.index.arrays import record_file
 from tritonrag_backends.index.disk import Disk
-from tritonrag_backends.index.format import ANN_FILE, IndexOptions, Kind, OperatingPoint, SegmentRecord, segment_files
+from tritonrag_backends.index.format import ANN_FILE, IndexOptions, OperatingPoint, SegmentRecord, segment_files
 from tritonrag_backends.index.kinds import choose, default_point
 from tritonrag_backends.index.segment import Segment, SegmentFiles
 from tritonrag_backends.index.selection import Selection

@@ -31,10 +31,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from tritonrag_backends.choices import Kind as Kind
-from tritonrag_backends.choices import KindChoice as KindChoice
-from tritonrag_backends.choices import Reduction as Reduction
-from tritonrag_backends.choices import VectorType as VectorType
+from tritonrag_backends.choices import Kind, KindChoice, Reduction, VectorType
 from tritonrag_client.contract import Mode
 
 FORMAT_VERSION: Final = 2

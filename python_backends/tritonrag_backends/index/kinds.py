@@ -5,7 +5,8 @@ from typing import Final
 
 import faiss
 
-from tritonrag_backends.index.format import EXACT, Kind, KindChoice, OperatingPoint
+from tritonrag_backends.choices import Kind, KindChoice
+from tritonrag_backends.index.format import EXACT, OperatingPoint
 
 FLAT_UP_TO: Final = 20_000
 HNSW_UP_TO: Final = 300_000
@@ -16,6 +17,8 @@ BLAS_FROM_QUERIES: Final = 8
 
 _ROWS_A_LIST: Final = 39  # the least that FAISS's k-means is content with
 _MOST_EF_SEARCH: Final = 4_096
+_FEW_ROWS: Final = 1_000
+_MOST_EXACT_ROWS: Final = 20_000
 
 
 def choose(kind: KindChoice, rows: int) -> Kind:
@@ -81,9 +84,13 @@ def probes_for_share(share: float) -> float:
     return 1 / share + min(2.0, 8 * (1 - share))
 
 
-def exact_is_cheaper(kind: Kind, rows: int, allowed: int) -> bool:
-    """Whether comparing with each of the `allowed` rows takes less time than finding them among all, with the same recall."""
-    return allowed < 20_000
+def exact_is_cheaper(rows: int, allowed: int) -> bool:
+    """Whether a filter leaves so few rows that comparing with each of them is the way: exact, and about as fast.
+
+    At 1M rows and 20,000 allowed a question takes 6 ms alone and 0.5 ms in a batch, where ivf_pq takes 1.3 to 2.4 and 0.5 to 0.8
+    for the same recall; with half as many it is even. Where most rows are allowed, the index is as good as without a filter.
+    """
+    return allowed <= _FEW_ROWS or (allowed <= _MOST_EXACT_ROWS and allowed <= rows // 4)
 
 
 def _sub_quantizers(dims: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Final, TypeVar
 
+from tritonrag_backends.choices import VectorType
 from tritonrag_backends.index.format import (
     ADVICE,
     FORMAT_VERSION,
@@ -31,7 +32,6 @@ from tritonrag_backends.index.format import (
     SharedFile,
     Tombstones,
     VectorRecord,
-    VectorType,
     segment_files,
     segment_id,
 )

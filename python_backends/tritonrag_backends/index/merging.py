@@ -61,7 +61,8 @@ class _Source:
 def plan_merge(segments: Sequence[SegmentRecord], *, everything: bool = False) -> list[SegmentRecord]:
     """The segments to merge next: all of them, or what the policy says; none where there is nothing to do.
 
-    The policy: of segments of like size four make one; one of which more than a quarter is deleted is rewritten, unless it is small.
+    The policy: of segments of like size four make one; one of which more than a quarter is deleted is rewritten, if it is not
+    small.
     """
     small = [record for record in segments if record.live_rows <= MOST_MERGED_ROWS]
     if everything:

@@ -151,7 +151,7 @@ class Index:
         return self.manifest.options.mode
 
     def mode_of(self, query: Query) -> Mode:
-        """How a query is searched: as it says, else as the index was built; but by what it has, where it lacks text or embedding."""
+        """How a query is searched: as it says, else as the index was built, but for what it has no text or embedding for."""
         if query.mode is not None:
             return query.mode
         if query.embedding is None:

@@ -134,7 +134,7 @@ class Segment:
         if most == 0:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
         point = point or self.record.point
-        few = selection.allowed is not None and exact_is_cheaper(self.record.kind, self.rows, selection.count)
+        few = selection.allowed is not None and exact_is_cheaper(self.rows, selection.count)
         if self.files.ann is None or few:
             return self.exact(queries, most, selection)
         found = self._rescored(queries, most, max(most + _MARGIN, most * point.rescore), selection, point)

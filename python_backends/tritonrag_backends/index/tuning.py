@@ -11,8 +11,9 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tritonrag_backends.choices import Kind
 from tritonrag_backends.index.ann import Float32Array, Int64Array, faiss_threads
-from tritonrag_backends.index.format import EXACT, Kind, OperatingPoint
+from tritonrag_backends.index.format import EXACT, OperatingPoint
 from tritonrag_backends.index.kinds import default_point, most_effort, rescores
 
 Clock = Callable[[], float]

@@ -9,8 +9,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from tritonrag_backends.choices import VectorType
 from tritonrag_backends.index.arrays import map_array
-from tritonrag_backends.index.format import SCALES_FILE, VECTORS_FILE, VectorRecord, VectorType
+from tritonrag_backends.index.format import SCALES_FILE, VECTORS_FILE, VectorRecord
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
