@@ -6,6 +6,7 @@ In this process and on one thread, so that what is measured is the search alone:
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from tritonrag_perf.index_kinds_vectors import COSINE, Float32Array, read_vector
 from tritonrag_perf.machine import Machine
 from tritonrag_perf.plot import require_matplotlib
 
-_TUNING_QUERIES = 256  # as many as an index is tuned with
+_TUNING_QUERIES = 512  # as many as an index is tuned with
 _FEWEST_QUERIES = 64
 
 
@@ -122,4 +123,6 @@ def _numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    # Unwinding removes the temporary files, which are gigabytes; dying on the spot would leave them.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     main()

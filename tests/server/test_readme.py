@@ -1,10 +1,12 @@
 """Every example in the README runs."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ import pytest
 from tests.server.wire import Wire
 from tritonrag.launcher import RunningServer
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [README, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def blocks(language: str) -> list[str]:
@@ -44,13 +48,21 @@ def test_curl_example(wire: Wire) -> None:
     assert body.startswith(b"data: {")
 
 
-def test_every_command_that_is_named_exists() -> None:
-    named = {tuple(words.split()) for words in re.findall(r"tritonrag ((?:index |export )?[a-z]+)", README)}
-    assert ("index", "build") in named
+def test_every_command_that_is_named_exists_with_the_options_that_are_shown() -> None:
+    named: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for page in PAGES:
+        for words, rest in re.findall(r"tritonrag ((?:index |export )?[a-z]+)([^`\n]*)", page):
+            named[tuple(words.split())] |= set(re.findall(r"(?<=\s)--[a-z-]+", rest.partition("#")[0]))
+    assert {"--filter", "--tenant"} <= named["search",]
+    assert "--vectors-from" in named["index", "build"]
     command = Path(sys.executable).with_name("tritonrag")
-    for words in sorted(named):
-        ended = subprocess.run([command, *words, "--help"], capture_output=True, check=False)
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+    for words, options in sorted(named.items()):
+        ended = subprocess.run(
+            [command, *words, "--help"], capture_output=True, text=True, check=False, env=environment
+        )
         assert ended.returncode == 0, (words, ended.stderr)
+        assert options <= set(re.findall(r"--[a-z-]+", ended.stdout)), words
 
 
 def test_every_make_target_that_is_named_exists() -> None:

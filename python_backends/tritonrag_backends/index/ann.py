@@ -87,7 +87,7 @@ def build_ann(kind: Kind, vectors: VectorSource, path: Path, *, progress: Callab
     """Build the FAISS file of a segment; `progress` is told how many rows are added.
 
     Uses all threads that FAISS is allowed; however many these are, the same vectors make the same file. Memory: what the file
-    holds, twice as much at times, and up to 256 MiB of vectors. Raises OSError where the file can't be written.
+    holds, twice as much at times, and before that up to 0.7 GB of vectors to learn from. Raises OSError where it can't be written.
     """
     name = faiss_name(kind, rows=vectors.rows, dims=vectors.dims)
     index: Any = faiss.index_factory(vectors.dims, name, faiss.METRIC_INNER_PRODUCT)
