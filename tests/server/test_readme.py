@@ -51,7 +51,7 @@ def test_curl_example(wire: Wire) -> None:
 def test_every_command_that_is_named_exists_with_the_options_that_are_shown() -> None:
     named: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for page in PAGES:
-        for words, rest in re.findall(r"tritonrag ((?:index |export )?[a-z]+)([^`\n]*)", page):
+        for words, rest in re.findall(r"(?:`|\$ |bin/)tritonrag ((?:index |export )?[a-z]+)([^`\n]*)", page):
             named[tuple(words.split())] |= set(re.findall(r"(?<=\s)--[a-z-]+", rest.partition("#")[0]))
     assert {"--filter", "--tenant"} <= named["search",]
     assert "--vectors-from" in named["index", "build"]
