@@ -13,7 +13,7 @@ from tritonrag_backends.index import Index, Query, parse_filter
 from tritonrag_backends.index.merging import SEGMENTS_OF_A_SIZE, merge
 from tritonrag_backends.index.operations import collect_garbage, delete_documents, rollback, status, verify
 from tritonrag_client.contract import Passage
-from tritonrag_client.errors import BadRequestError, NotFoundError
+from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
 from tritonrag_export.documents.model import DocumentPassages
 
 Corpus = dict[tuple[str | None, str], DocumentPassages]
@@ -207,6 +207,20 @@ def test_old_versions_are_removed_with_what_only_they_need(tmp_path: Path) -> No
     assert answers(before) == answers(Index.open(tmp_path, fingerprint="f1"))
     with pytest.raises(BadRequestError, match="keep is 0"):
         collect_garbage(tmp_path, keep=0)
+
+
+def test_a_build_and_a_clean_up_get_over_a_version_that_cannot_be_read(tmp_path: Path) -> None:
+    """Damaged, or left by an older tritonrag: what the error advises must work."""
+    build(tmp_path, documents(2))
+    (manifest,) = (tmp_path / "manifests").iterdir()
+    manifest.write_bytes(b"{}")
+    with pytest.raises(InternalError, match="index build"):
+        Index.open(tmp_path, fingerprint="f1")
+    rebuilt = build(tmp_path, documents(3))
+    assert (rebuilt.index_version, [one.number for one in rebuilt.segments]) == (2, [2])
+    assert collect_garbage(tmp_path, keep=1).removed == (1,)
+    assert sorted(path.name for path in (tmp_path / "segments").iterdir()) == ["000002"]
+    assert verify(tmp_path, every_version=True) == []
 
 
 def test_neither_version_nor_segment_numbers_come_back_after_old_versions_are_gone(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from tritonrag_backends.index.format import (
     SharedFile,
 )
 from tritonrag_backends.index.lock import is_merging
-from tritonrag_backends.index.manifest_json import manifest_file_name, manifest_version
+from tritonrag_backends.index.manifest_json import manifest_version
 from tritonrag_backends.index.search import Index
 from tritonrag_backends.index.store import (
     MERGE_STAGING,
     manifest_names,
     read_current,
+    read_current_name,
     read_manifest,
     remove,
     sweep_unnamed,
@@ -166,20 +167,20 @@ def collect_garbage(directory: Path, *, keep: int = DEFAULT_KEPT, wait_s: float 
     if keep < 1:
         raise BadRequestError(f"keep is {keep}; keep at least 1 version")
     with changing(directory, wait_s=wait_s, disk=disk), disk_errors(directory):
-        manifests = {name: read_manifest(directory, name) for name in manifest_names(directory)}
-        live = manifest_file_name(read_current(directory))
-        kept = {live, *list(manifests)[-keep:]}
-        for path in [directory / MANIFESTS / name for name in manifests if name not in kept]:
-            path.unlink()
-        if len(kept) < len(manifests):
+        names = manifest_names(directory)
+        kept = {read_current_name(directory), *names[-keep:]}
+        manifests = [read_manifest(directory, name) for name in sorted(kept)]
+        removed = [name for name in names if name not in kept]
+        for name in removed:  # which may be damaged, or of an older format
+            (directory / MANIFESTS / name).unlink()
+        if removed:
             disk.sync(directory / MANIFESTS)
-        freed = sweep_unnamed(directory, [manifests[name] for name in kept])
+        freed = sweep_unnamed(directory, manifests)
         freed += sum(remove(path) for path in (directory / STAGING).glob("*") if path.name != MERGE_STAGING)
         freed += remove(directory / RESUME)
-    removed = tuple(one.index_version for name, one in manifests.items() if name not in kept)
     return Collected(
-        kept=tuple(one.index_version for name, one in manifests.items() if name in kept),
-        removed=removed,
+        kept=tuple(manifest.index_version for manifest in manifests),
+        removed=tuple(version for name in removed if (version := manifest_version(name)) is not None),
         freed_bytes=freed,
     )
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -76,9 +77,14 @@ def next_version(directory: Path) -> int:
 
 
 def last_segment_number(directory: Path) -> int:
-    """The highest number that a segment has or, as far as the newest version knows, ever had here."""
-    newest = [read_manifest(directory, name).last_segment for name in manifest_names(directory)[-1:]]
-    return max((*newest, *(int(path.name) for path in segment_folders(directory))), default=0)
+    """The highest number that a segment has or, as far as any version that can be read knows, ever had here."""
+    known = [0, *(int(path.name) for path in segment_folders(directory))]
+    for name in manifest_names(directory):
+        with suppress(
+            InternalError
+        ):  # a damaged index, or one of an older format, must not keep a new build from its place
+            known.append(read_manifest(directory, name).last_segment)
+    return max(known)
 
 
 def open_shared(directory: Path, file: SharedFile, shape: tuple[int, ...], *, verify: bool = True) -> Float32Array:

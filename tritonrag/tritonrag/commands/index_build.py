@@ -70,7 +70,7 @@ def _print(built: Built, merged: Manifest | None = None) -> None:
         tell(f"    and {len(summary.skipped) - _MOST_NAMED:,} more; --json names them all")
     if summary.recall_missed is not None:
         tell(
-            f"warning: recall@10 is {summary.recall_missed:.3f}, under the wanted {summary.manifest.options.recall_target:g};"
+            f"warning: recall@10 is {summary.recall_missed:.4f}, under the wanted {summary.manifest.options.recall_target:g};"
             " try another --kind, fuller vectors (--vectors, --dims), or a lower --recall"
         )
 
@@ -84,7 +84,7 @@ def _print_recall(manifest: Manifest) -> None:
     for one in measured:
         effort = "efSearch" if one.kind == "hnsw" else "nprobe"
         write(
-            f"  {one.kind}: recall@10 {one.point.recall_at_10:.3f} on held-out queries at {effort} {one.point.effort},"
+            f"  {one.kind}: recall@10 {one.point.recall_at_10:.4f} on held-out queries at {effort} {one.point.effort},"
             f" {one.point.rescore} candidates re-scored a passage"
         )
 
