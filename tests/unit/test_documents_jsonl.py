@@ -63,6 +63,12 @@ def test_beirs_corpus_is_read_as_it_is(file: Path) -> None:
     assert (unit.id, unit.passages[0].uri, unit.passages[0].metadata) == ("MED-10", "MED-10", {"url": "http://x/1"})
 
 
+def test_a_document_that_is_a_title_alone_is_found_by_it(file: Path) -> None:
+    file.write_text('{"_id": "d1", "title": "A title alone", "text": ""}\n')
+    (unit,) = read_jsonl(file)
+    assert (unit.passages[0].text, unit.passages[0].end) == ("A title alone", 13)
+
+
 def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_passed_over(file: Path) -> None:
     good = b'{"id": "%d", "text": "x"}'
     path = written(file, b"\xef\xbb\xbf" + good % 1 + b"\r", b"", b"  \t\r", good % 2 + b"\r", b"")
@@ -101,7 +107,7 @@ def test_only_newlines_end_a_line(file: Path) -> None:
         ({"id": None, "text": "x"}, "id is null"),
         ({"id": "a\0", "text": "x"}, r'id is "a\u0000", expected a string without NUL'),
         ({"id": 1}, "text is missing, expected a string"),
-        ({"id": 1, "text": " \n\t"}, r'text is " \n\t", expected one that is not blank'),
+        ({"id": 1, "text": " \n\t"}, r'text is " \n\t" and there is no title, expected one that is not blank'),
         ({"id": 1, "text": ["x"]}, "text is a list, expected a string"),
         ({"id": 1, "text": "\ud800" + "x" * 100}, r'text is "\ud800xxxxx'),
         ({"id": 1, "text": float("nan")}, "text is NaN, expected a string"),
