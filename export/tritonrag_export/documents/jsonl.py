@@ -2,7 +2,8 @@
 
     {"id": "42", "text": "...", "title": "...", "uri": "...", "tenant": "...", "metadata": {...}, "start": 0, "end": 3}
 
-`id` (or `_id`) and `text` are required; where the text is blank the title stands for it. What is wrong ends the reading: a line that is left out would be missed by nobody.
+`id` (or `_id`) and `text` are required; where the text is blank the title stands for it.
+What is wrong ends the reading: a line that is left out would be missed by nobody.
 """
 
 import codecs
