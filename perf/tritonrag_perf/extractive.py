@@ -142,7 +142,12 @@ def read_constants(settings: Sequence[str]) -> ExtractiveOptions:
 def retrieve(labels: Sequence[LabelledQuestion], encoder: Encoder, index: Index, num_passages: int) -> list[Prompt]:
     """Each question with the passages that the retriever would give it."""
     vectors = encoder.encode([label.question for label in labels]).vectors
-    hits = index.search([Query(embedding=vector, num_passages=num_passages) for vector in vectors])
+    hits = index.search(
+        [
+            Query(embedding=vector, text=label.question, num_passages=num_passages)
+            for label, vector in zip(labels, vectors, strict=True)
+        ]
+    )
     return [
         Prompt(question=label.question, passages=parse_passages(index.passages(hit.passage_ids)))
         for label, hit in zip(labels, hits, strict=True)
