@@ -8,7 +8,11 @@ import faiss
 from tritonrag_backends.choices import Kind, KindChoice
 from tritonrag_backends.index.format import EXACT, OperatingPoint
 
+# CPU ms a query alone / of 32 together, recall@10 0.95 to 0.97, 384 dimensions, sentences against real passages: 20k rows flat
+# 1.6 / 0.31, hnsw 0.20 / 0.11, ivf_pq 0.22 / 0.08. Up to here exact search costs no more than embedding the question.
 FLAT_UP_TO: Final = 20_000
+# 100k rows hnsw 0.12 / 0.10, ivf_pq 0.21 / 0.09; 1M rows hnsw 0.42 / 0.39, ivf_pq 0.69 / 0.30. A graph takes three times as long to
+# build at 100k (31 CPU s) and ten times at 1M (1,000 CPU s).
 HNSW_UP_TO: Final = 300_000
 # FAISS goes from its own kernel to BLAS when queries x dimensions reach a threshold. BLAS over its own kernel, 384 dimensions, one
 # thread: batch 1 0.1 times (10k rows), batch 4 0.5 to 0.9, batch 8 1.3 / 0.7 / 1.4 (1k / 10k / 20k rows), batch 16 1.4 to 2.4,

@@ -128,7 +128,7 @@ class Segment:
         """The best selected rows for each of FP32 [n, dims]: rows INT64 [n, k'], exact scores FP32 [n, k'], by score, then by row.
 
         k' is the smaller of k and what is selected. `point` None is the one in the manifest. What FAISS returns is held to the
-        selection; where it returns others, or too few, the selected rows are searched exactly.
+        selection; a question for which it returns others, or too few, is compared with every selected row.
         """
         most = min(k, selection.count)
         if most == 0:
@@ -137,14 +137,11 @@ class Segment:
         few = selection.allowed is not None and exact_is_cheaper(self.rows, selection.count)
         if self.files.ann is None or few:
             return self.exact(queries, most, selection)
-        found = self._rescored(queries, most, max(most + _MARGIN, most * point.rescore), selection, point)
-        return self.exact(queries, most, selection) if found is None else found
+        return self._rescored(queries, most, max(most + _MARGIN, most * point.rescore), selection, point)
 
     def exact(self, queries: Float32Array, k: int, selection: Selection) -> Found:
         """As `search`, by comparing with every selected row. k is at most what is selected."""
-        found = self._rescored(queries, k, k + _MARGIN, selection, None)
-        assert found is not None  # noqa: S101 - an exact search finds all there are
-        return found
+        return self._rescored(queries, k, k + _MARGIN, selection, None)
 
     def passage(self, row: int) -> bytes:
         """The wire JSON of a passage, as it lies on the disk."""
@@ -186,16 +183,14 @@ class Segment:
 
     def _rescored(
         self, queries: Float32Array, k: int, wanted: int, selection: Selection, point: OperatingPoint | None
-    ) -> Found | None:
+    ) -> Found:
         """The best k by exact score among `wanted` candidates, twice as many where the cut goes through a tie.
 
-        None where the approximate index (`point` says how hard to search it; None: exact) gave too few or wrong rows.
+        `point` says how hard the approximate index is searched for them; None: all selected rows are compared.
         """
         for _ in range(_DOUBLINGS + 1):
             wanted = min(wanted, selection.count)
-            candidates = self._candidates(queries, wanted, selection, point)
-            if point is not None and not _all_selected(candidates, k, selection):
-                return None
+            candidates = self._candidates(queries, k, wanted, selection, point)
             scores = self.files.vectors.scores(queries, candidates)
             order = np.lexsort((candidates, -scores), axis=1)
             rows, scores = np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1)
@@ -205,11 +200,17 @@ class Segment:
         return rows[:, :k], scores[:, :k]
 
     def _candidates(
-        self, queries: Float32Array, wanted: int, selection: Selection, point: OperatingPoint | None
+        self, queries: Float32Array, k: int, wanted: int, selection: Selection, point: OperatingPoint | None
     ) -> Int64Array:
+        """Rows INT64 [n, wanted]; a query for which FAISS found fewer than k, or any that must not be seen, is searched exactly."""
         if point is None or self.files.ann is None:
             return self.files.vectors.nearest(queries, wanted, selection.allowed)
-        return self.files.ann.find(queries, candidates=wanted, effort=point.effort, allowed=selection.bitmap)
+        found = self.files.ann.find(queries, candidates=wanted, effort=point.effort, allowed=selection.bitmap)
+        short = _fall_short(found, k, selection)
+        if short.any():
+            found = found.copy()
+            found[short] = self.files.vectors.nearest(queries[short], wanted, selection.allowed)
+        return found
 
 
 def read_alive(
@@ -227,12 +228,13 @@ def read_alive(
     return ~dead
 
 
-def _all_selected(candidates: Int64Array, k: int, selection: Selection) -> bool:
-    """Whether each query got k candidates at least and none that it must not see."""
+def _fall_short(candidates: Int64Array, k: int, selection: Selection) -> npt.NDArray[np.bool_]:
+    """Which queries got fewer than k candidates, or one that they must not see; BOOL [n]."""
     found = candidates >= 0
-    if int(found.sum(axis=1).min()) < k:
-        return False
-    return selection.allowed is None or bool(selection.allowed[candidates[found]].all())
+    short = np.asarray(found.sum(axis=1) < k, np.bool_)
+    if selection.allowed is not None:
+        short |= (found & ~selection.allowed[candidates]).any(axis=1)
+    return short
 
 
 def _tied_at_the_cut(scores: Float32Array, k: int) -> bool:
