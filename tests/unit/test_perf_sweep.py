@@ -160,6 +160,7 @@ def test_a_sweep_that_is_stopped_takes_its_perf_analyzer_along(number: signal.Si
         "from tritonrag_perf.load import Load, Windows\n"
         "from tritonrag_perf.perf_analyzer import PerfAnalyzer\n"
         "signal.signal(signal.SIGTERM, sweep.exit_on_signal)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background is started with it ignored
         "folder = Path(sys.argv[1])\n"
         "found = PerfAnalyzer.locate(folder, folder / 'pa')\n"
         "found.run(Load(model='retrieve', concurrency=1), Windows(), url='h:1', input_data=folder)\n"
