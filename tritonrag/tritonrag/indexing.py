@@ -1,6 +1,6 @@
 """From documents to a live index: what `index build`, `index add` and `demo` share."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -47,11 +47,14 @@ class _Reading:
     skipped: list[Skipped] = field(default_factory=list)
     summary: ReadSummary = field(default_factory=ReadSummary)
 
-    def documents(self, job: IndexJob, encoder: Encoder) -> Iterator[DocumentPassages]:
-        """The job's documents. Raises NotFoundError for a path that does not exist, before anything is read."""
+    def documents(self, job: IndexJob, encoders: Sequence[Encoder]) -> Iterator[DocumentPassages]:
+        """The job's documents; the encoders may be opened later, before the first is taken.
+
+        Raises NotFoundError for a path that does not exist, before anything is read.
+        """
 
         def chunker(document: Document) -> Iterable[Passage]:
-            return chunk(document, encoder)
+            return chunk(document, encoders[0])
 
         sources: list[Iterable[DocumentPassages]] = []
         if job.paths:
@@ -82,13 +85,12 @@ def run_job(job: IndexJob, steps: Steps) -> Built:
     """
     if not job.paths and not job.pydoc:
         raise BadRequestError("there is nothing to index; name files or folders, or give --corpus pydoc")
+    encoders: list[Encoder] = []
+    reading = _Reading()
+    documents = reading.documents(job, encoders)
     embedder = job.settings.embedder
     steps.step(f"opening the embedding model in {embedder.model}")
-    encoders = [
-        Encoder.open(embedder.model, precision=embedder.precision, threads=1) for _ in range(max(1, job.workers))
-    ]
-    reading = _Reading()
-    documents = reading.documents(job, encoders[0])
+    encoders += (Encoder.open(embedder.model, precision=embedder.precision, threads=1) for _ in range(job.workers))
     bar = _Bar(steps, _count(job.paths) if job.paths and not job.pydoc else None)
     with _unsupported_kinds_told(reading.summary):
         if job.adding:
