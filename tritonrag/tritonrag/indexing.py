@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -93,27 +94,16 @@ def run_job(job: IndexJob, steps: Steps) -> Built:
     encoders += (Encoder.open(embedder.model, precision=embedder.precision, threads=1) for _ in range(job.workers))
     bar = _Bar(steps, _count(job.paths) if job.paths and not job.pydoc else None)
     with _unsupported_kinds_told(reading.summary):
-        if job.adding:
-            summary = add_documents(
-                documents,
-                encoders,
-                job.settings.index,
-                vectors=job.vectors_from,
-                skipped=reading.skipped,
-                progress=bar.tell,
-                wait_s=job.wait_s,
-            )
-        else:
-            summary = build_index(
-                documents,
-                encoders,
-                job.settings.index,
-                options=job.options,
-                vectors=job.vectors_from,
-                skipped=reading.skipped,
-                progress=bar.tell,
-                wait_s=job.wait_s,
-            )
+        make = add_documents if job.adding else partial(build_index, options=job.options)
+        summary = make(
+            documents,
+            encoders,
+            job.settings.index,
+            vectors=job.vectors_from,
+            skipped=reading.skipped,
+            progress=bar.tell,
+            wait_s=job.wait_s,
+        )
     return Built(summary=summary, unsupported=dict(reading.summary.unsupported))
 
 
