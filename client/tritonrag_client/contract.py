@@ -10,9 +10,9 @@ STRING tensors are UTF-8. Where fewer than `num_passages` passages are allowed, 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 EMBEDDER: Final = "embedder"
 RETRIEVER: Final = "retriever"
@@ -40,6 +40,9 @@ SEED: Final = "seed"  # UINT64 [1]
 STOP_WORDS: Final = "stop_words"  # STRING [-1]
 STOP: Final = "stop"  # BOOL [1]: end the running generation that has this request's id
 LORA_NAME: Final = "lora_name"  # STRING [1]
+HISTORY: Final = "history"  # STRING [1], JSON list of Turn: what was said before, oldest first
+STRICT: Final = "strict"  # BOOL [1]: rather an error than an answer in which something was given up
+TIMEOUT: Final = "timeout"  # request parameter, not a tensor: microseconds that the answer may take; Triton's own name
 TEXT_OUTPUT: Final = "text_output"  # STRING [1], a delta when streaming
 SOURCES: Final = "sources"  # STRING [1], JSON list of Source, with the first response, "" afterwards
 FINISH_REASON: Final = "finish_reason"  # STRING [1], "" until the last response
@@ -50,6 +53,7 @@ MAX_BATCH: Final = 64  # rows in one request to embedder, retriever or retrieve:
 
 Mode = Literal["hybrid", "dense", "lexical"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+Role = Literal["user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,14 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Something that was said earlier in the conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """A passage as an answer cites it: `[n]` in the text refers to the source with that number."""
 
@@ -104,6 +116,26 @@ class Source:
         fields = dict(data)
         n, passage_id, score = fields.pop("n"), fields.pop("passage_id"), fields.pop("score")
         return cls(n=n, passage_id=passage_id, score=score, passage=Passage(**fields))
+
+
+def encode_history(turns: Sequence[Turn]) -> str:
+    """The `history` tensor's one element."""
+    return json.dumps(
+        [{"role": t.role, "content": t.content} for t in turns], ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def decode_history(data: bytes | str) -> list[Turn]:
+    """Read `history` back. Raises ValueError that tells which element is not a turn."""
+    turns = json.loads(data) if data else []
+    if not isinstance(turns, list):
+        raise ValueError(f"it is {type(turns).__name__}, not a list")  # noqa: TRY004 - one error for whatever JSON holds
+    for position, turn in enumerate(turns):
+        if not (isinstance(turn, dict) and turn.keys() == {"role", "content"} and isinstance(turn["content"], str)):
+            raise ValueError(f'element {position} is not {{"role": ..., "content": "..."}}')
+        if turn["role"] not in get_args(Role):
+            raise ValueError(f"the role of element {position} is {turn['role']!r}, not user or assistant")
+    return [Turn(**turn) for turn in turns]
 
 
 def encode_sources(sources: list[Source]) -> bytes:

@@ -1,4 +1,4 @@
-"""What may be chosen of an index, by name. By itself, so that the command can offer it without loading NumPy and FAISS."""
+"""What may be chosen of an index and of an engine, by name; without loading NumPy and FAISS."""
 
 from typing import Literal
 
@@ -6,3 +6,4 @@ Kind = Literal["flat", "sq8", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq", "ivf_rabi
 KindChoice = Literal["auto", "flat", "sq8", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq", "ivf_rabitq"]
 VectorType = Literal["fp32", "fp16", "int8"]
 Reduction = Literal["none", "pca", "truncate"]
+EngineName = Literal["extractive", "onnxruntime_genai", "openai", "tensorrt_llm"]

@@ -10,10 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tritonrag_backends.choices import EngineName
 from tritonrag_backends.environment import ENV_PREFIX, is_ours
+from tritonrag_backends.generation.cache_settings import CacheSettings
+from tritonrag_backends.generation.genai.settings import GenaiSettings
+from tritonrag_backends.generation.openai.settings import OpenaiSettings
+from tritonrag_backends.generation.tensorrt_llm.settings import TrtllmSettings
+from tritonrag_backends.prompting.settings import PromptSettings
 from tritonrag_client.errors import BadRequestError
 
 
@@ -55,8 +61,12 @@ class GeneratorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["extractive"] = "extractive"
+    engine: EngineName = "extractive"
     max_tokens: int = Field(default=256, ge=1, description="tokens per answer where a request does not say")
+    temperature: float = Field(default=0.0, ge=0, description="where a request does not say; 0: the likeliest token")
+    timeout_s: float = Field(
+        default=300, gt=0, description="seconds that an answer may take, whatever its request says"
+    )
 
 
 class LimitSettings(BaseModel):
@@ -68,6 +78,7 @@ class LimitSettings(BaseModel):
     filter_bytes: int = Field(default=16_384, ge=1, description="UTF-8 bytes of one filter")
     num_passages: int = Field(default=100, ge=1)
     max_tokens: int = Field(default=4096, ge=1)
+    history_bytes: int = Field(default=65_536, ge=1, description="UTF-8 bytes of one history")
 
 
 class Settings(BaseSettings):
@@ -84,6 +95,11 @@ class Settings(BaseSettings):
     embedder: EmbedderSettings = EmbedderSettings()
     retriever: RetrieverSettings = RetrieverSettings()
     generator: GeneratorSettings = GeneratorSettings()
+    genai: GenaiSettings = GenaiSettings()
+    openai: OpenaiSettings = OpenaiSettings()
+    trtllm: TrtllmSettings = TrtllmSettings()
+    prompt: PromptSettings = PromptSettings()
+    cache: CacheSettings = CacheSettings()
     limits: LimitSettings = LimitSettings()
 
     @classmethod
@@ -103,12 +119,20 @@ class Settings(BaseSettings):
         variables = {f"{ENV_PREFIX}INDEX": str(self.index.absolute())}
         for section in _SECTIONS:
             for name, value in getattr(self, section):
-                text = str(value.absolute()) if isinstance(value, Path) else str(value)
-                variables[f"{ENV_PREFIX}{section}_{name}".upper()] = text
+                variables[f"{ENV_PREFIX}{section}_{name}".upper()] = _as_text(value)
         return variables
 
 
-_SECTIONS = ("embedder", "retriever", "generator", "limits")
+_SECTIONS = ("embedder", "retriever", "generator", "genai", "openai", "trtllm", "prompt", "cache", "limits")
+
+
+def _as_text(value: object) -> str:
+    """A leaf as a variable's value; an empty one counts as not set, and so stands for None."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return "" if value is None else str(value)
 
 
 def known_variables() -> frozenset[str]:

@@ -1,0 +1,1 @@
+"""The `openai` engine: any OpenAI-compatible server."""
