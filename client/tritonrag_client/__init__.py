@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tritonrag_client.aio import AsyncRagClient as AsyncRagClient
     from tritonrag_client.contract import Passage as Passage
     from tritonrag_client.contract import Source as Source
+    from tritonrag_client.contract import Turn as Turn
     from tritonrag_client.errors import BadRequestError as BadRequestError
     from tritonrag_client.errors import DeadlineError as DeadlineError
     from tritonrag_client.errors import DeniedError as DeniedError
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "aio": ("AsyncAnswerStream", "AsyncRagClient"),
-    "contract": ("Passage", "Source"),
+    "contract": ("Passage", "Source", "Turn"),
     "errors": (
         "BadRequestError",
         "DeadlineError",

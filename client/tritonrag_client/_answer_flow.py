@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc
 
 from tritonrag_client._answers import AnswerProgress, join
-from tritonrag_client._budget import Budget
+from tritonrag_client._budget import Budget, put_timeout
 from tritonrag_client._core import LEAVE_S, AnswerJob
 from tritonrag_client._flows import Flow, Flows, Reader
 from tritonrag_client._status import from_text
@@ -135,6 +135,8 @@ class AnswerFlow:
         return delta
 
     def _send(self) -> Reader:
+        # The message is the same for each try, the time that is left is not.
+        put_timeout(self._job.request, self._job.budget)
         call = self._flows.calls.stream(self._job.request, timeout=self._job.budget.remaining_s())
         self._leaving, self._sent = None, True
         self._flows.running.add(self)

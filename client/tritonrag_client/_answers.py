@@ -17,6 +17,7 @@ class AnswerProgress:
         """`survives_us`: the server goes on when the call's deadline ends it, so that it has to be told to stop."""
         self.request_id = request_id
         self.sources: tuple[Source, ...] = ()
+        self.finish_reason = ""
         self.ended = self.complete = False
         self._tries, self._survives_us = tries, survives_us
         self._answering = self._cancelled = False
@@ -35,6 +36,8 @@ class AnswerProgress:
         delta = None if message is None else parse_delta(message.infer_response, self.request_id)
         if delta is not None and not self._answering:
             self._answering, self.sources = True, delta.sources
+        if delta is not None:
+            self.finish_reason = delta.finish_reason or self.finish_reason
         ends = message is None or is_final(message.infer_response)
         self.complete = self._answering and message is not None and (ends or bool(delta and delta.finish_reason))
         if ends and not self.complete:

@@ -1,10 +1,14 @@
 """The time of one call, and the tries that fit in it."""
 
 from collections.abc import Callable
+from typing import Final
 
 from tritonrag_client._wire import Message
+from tritonrag_client.contract import TIMEOUT
 from tritonrag_client.errors import DeadlineError, RagError
 from tritonrag_client.options import RetryPolicy, Timeouts
+
+_LONGEST_US: Final = 2**63 - 1  # the parameter is an int64
 
 
 class Budget:
@@ -50,6 +54,10 @@ class Tries:
         return pause_s
 
 
-def put_queue_timeout(request: Message, budget: Budget) -> None:
-    """Set the parameter by which Triton drops it from a queue once nobody waits for it any more, in microseconds."""
-    request.parameters["timeout"].int64_param = max(1, int(budget.remaining_s() * 1e6))
+def put_timeout(request: Message, budget: Budget) -> None:
+    """Tell the server how long somebody waits for this, by Triton's own request parameter, in microseconds.
+
+    A queue whose policy allows it drops the request after that, and our generator ends its answer. Set anew for each try;
+    raises DeadlineError where no time is left. 0 would mean "for ever", so the least is 1.
+    """
+    request.parameters[TIMEOUT].int64_param = min(_LONGEST_US, max(1, int(budget.remaining_s() * 1e6)))

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import grpc
 from tritonclient.grpc import service_pb2
 
-from tritonrag_client._budget import Budget, put_queue_timeout
+from tritonrag_client._budget import Budget, put_timeout
 from tritonrag_client._channel import Calls
 from tritonrag_client._core import LEAVE_S, ClientCore
 from tritonrag_client._requests import stop_request
@@ -127,7 +127,7 @@ class Flows:
 
     def _infer(self, request: Message, budget: Budget) -> Flow[Any]:
         yield from self.connect(budget)
-        put_queue_timeout(request, budget)
+        put_timeout(request, budget)
         try:
             return (yield lambda: self.calls.infer(request, timeout=budget.remaining_s()))
         except grpc.RpcError as error:
@@ -135,6 +135,7 @@ class Flows:
 
     def _send_stop(self, request: Message, budget: Budget) -> Flow[None]:
         yield from self.connect(budget)
+        # Without put_timeout: no queue shall drop the one message that frees the server.
         reader = self.flavour.reader(self.calls.stream(request, timeout=budget.remaining_s()))
         failure = None
         try:

@@ -10,6 +10,7 @@ from tritonrag_client.contract import (
     EMBEDDER,
     FILTER,
     GENERATOR,
+    HISTORY,
     LORA_NAME,
     MAX_BATCH,
     MAX_TOKENS,
@@ -20,10 +21,14 @@ from tritonrag_client.contract import (
     STOP,
     STOP_WORDS,
     STREAM,
+    STRICT,
     TEMPERATURE,
     TENANT,
     TEXT_INPUT,
     TOP_P,
+    Turn,
+    decode_history,
+    encode_history,
 )
 from tritonrag_client.errors import BadRequestError
 
@@ -38,6 +43,8 @@ _DATATYPES: Final = {
     TOP_P: "FP32",
     SEED: "UINT64",
     LORA_NAME: BYTES,
+    HISTORY: BYTES,
+    STRICT: "BOOL",
 }
 _SEARCH_OPTIONS: Final = frozenset({NUM_PASSAGES, TENANT, FILTER, MODE})
 _ANSWER_OPTIONS: Final = frozenset(_DATATYPES) - {STREAM} | {STOP_WORDS}
@@ -114,6 +121,8 @@ def _given(options: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
 def _encode(name: str, value: object) -> bytes:
     if name == FILTER:
         value = _filter_json(value)
+    elif name == HISTORY:
+        value = _history_json(value)
     datatype = _DATATYPES[name]
     return encode_text(name, value) if datatype == BYTES else encode_number(name, datatype, value)
 
@@ -125,3 +134,21 @@ def _filter_json(condition: object) -> str:
         return json.dumps(dict(condition), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise BadRequestError(f"{FILTER} can't be written as JSON: {error}") from None
+
+
+def _history_json(turns: object) -> str:
+    """What was said before as the server will read it: the contract's own reader is the judge here too."""
+    if isinstance(turns, str | bytes) or not isinstance(turns, Sequence):
+        raise BadRequestError(f"{HISTORY} is {turns!r}; give a sequence of Turn")
+    try:
+        return encode_history(decode_history(json.dumps([_turn_object(turn) for turn in turns])))
+    except (TypeError, ValueError) as error:
+        raise BadRequestError(
+            f'{HISTORY} is no conversation: {error}; give Turn(role="user" or "assistant", content=text) for each turn'
+        ) from None
+
+
+def _turn_object(turn: object) -> object:
+    if isinstance(turn, Turn):
+        return {"role": turn.role, "content": turn.content}
+    return dict(turn) if isinstance(turn, Mapping) else turn

@@ -127,7 +127,10 @@ def encode_history(turns: Sequence[Turn]) -> str:
 
 def decode_history(data: bytes | str) -> list[Turn]:
     """Read `history` back. Raises ValueError that tells which element is not a turn."""
-    turns = json.loads(data) if data else []
+    try:
+        turns = json.loads(data) if data else []
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     if not isinstance(turns, list):
         raise ValueError(f"it is {type(turns).__name__}, not a list")  # noqa: TRY004 - one error for whatever JSON holds
     for position, turn in enumerate(turns):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
 
-from tritonrag_client.contract import Mode
+from tritonrag_client.contract import Mode, Turn
 from tritonrag_client.errors import BadRequestError
 
 AnswerModel = Literal["generator", "rag"]
@@ -135,7 +135,16 @@ class AnswerOptions(SearchOptions, total=False):
     """Options of `ask` and `stream`: those of `search`, and how the answer is written.
 
     `max_tokens`, `temperature`, `top_p`, `seed`, `stop_words`, `lora_name`: as the server's engine takes them.
+    `history`: what was said before, oldest first, as Turn or as mappings with `role` ("user" or "assistant") and `content`.
+    `strict`: rather an error than an answer in which the server had to give something up (`degraded`).
     `request_id`: the name by which `cancel` finds the generation; a random one where none is given.
+
+    The server keeps no conversation. One goes on by handing in what was asked and answered so far:
+
+        turns = []
+        for question in ("What is a closure?", "And when is it useful?"):
+            answer = client.ask(question, history=turns)
+            turns += [Turn(role="user", content=question), Turn(role="assistant", content=answer.text)]
     """
 
     max_tokens: int | None
@@ -144,6 +153,8 @@ class AnswerOptions(SearchOptions, total=False):
     seed: int | None
     stop_words: Sequence[str]
     lora_name: str | None
+    history: Sequence[Turn | Mapping[str, str]] | None
+    strict: bool | None
     request_id: str | None
 
 

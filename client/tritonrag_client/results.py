@@ -13,7 +13,8 @@ _CITATION = re.compile(r"\[(\d{1,9})\]")
 class Answer:
     """A whole answer. `[n]` in `text` refers to the source with that number.
 
-    `finish_reason` is one of contract.FinishReason; `degraded` is "" or tells what the server gave up and why.
+    `finish_reason` is one of contract.FinishReason; `degraded` is "" or tells what the server gave up and why. "error" is for
+    a text that broke off: our servers send it in streams alone, for here they can still replace the whole answer.
     """
 
     text: str
@@ -33,7 +34,8 @@ class Answer:
 class AnswerDelta:
     """The next piece of a streamed answer.
 
-    The first one bears the sources, later ones none. `finish_reason` is "" but for the last.
+    The first one bears the sources, later ones none. `finish_reason` is "" but for the last. There "error" means that the
+    answer broke off after some of it had been passed on: what came is not the whole of it, and `degraded` tells why.
     """
 
     text: str

@@ -71,7 +71,11 @@ class RagClient:
             return _drive(flow.whole())
 
     def stream(self, question: str, **options: Unpack[AnswerOptions]) -> "AnswerStream":
-        """The answer to a question, piece by piece as it is written; sent with the first `next`."""
+        """The answer to a question, piece by piece as it is written; sent with the first `next`.
+
+        What fails before the first piece is raised. An answer that breaks off later may also end with a last delta whose
+        `finish_reason` is "error" and whose `degraded` tells why: what came before it was passed on already.
+        """
         return AnswerStream(AnswerFlow(self._flows, self._core.answer(question, options, stream=True)))
 
     @overload
@@ -141,6 +145,11 @@ class AnswerStream:
     def sources(self) -> tuple[Source, ...]:
         """What the answer cites; empty before the first delta."""
         return self._flow.progress.sources
+
+    @property
+    def finish_reason(self) -> str:
+        """How the answer ended, one of contract.FinishReason; empty before the last delta."""
+        return self._flow.progress.finish_reason
 
     def cancel(self) -> None:
         """Give the answer up and wait for its end, about a second at most. Does nothing where it is complete."""

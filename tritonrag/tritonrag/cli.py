@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from tritonrag.ask_options import History, LoraName, Seed, StopWords, Strict, Temperature, TopP
 from tritonrag.cli_index import index_app
 from tritonrag.options import (
     AllowNonLoopback,
@@ -29,7 +30,6 @@ from tritonrag.options import (
     BenchWindowS,
     DrainTimeoutS,
     EmbedderDir,
-    Engine,
     EvalCutoffs,
     EvalModes,
     EvalName,
@@ -53,6 +53,15 @@ from tritonrag.options import (
     Verbose,
     port_option,
     to_mode,
+)
+from tritonrag.serve_options import (
+    AnswerCache,
+    Engine,
+    GeneratorModel,
+    OpenaiModel,
+    OpenaiUrl,
+    PromptTemplate,
+    TrtllmModel,
 )
 from tritonrag.variables import refuse_unknown, variables_of
 from tritonrag_client.errors import BadRequestError, NotFoundError, RagError
@@ -103,6 +112,12 @@ def serve(
     host: Host = "127.0.0.1",
     profile: Profile = "cpu",
     engine: Engine = None,
+    generator_model: GeneratorModel = None,
+    trtllm_model: TrtllmModel = None,
+    openai_url: OpenaiUrl = None,
+    openai_model: OpenaiModel = None,
+    prompt_template: PromptTemplate = None,
+    answer_cache: AnswerCache = None,
     model_repository: ModelRepository = None,
     allow_non_loopback: AllowNonLoopback = False,
     drain_timeout_s: DrainTimeoutS = 30,
@@ -118,6 +133,12 @@ def serve(
             index=index,
             embedder=embedder,
             engine=engine,
+            generator_model=generator_model,
+            trtllm_model=trtllm_model,
+            openai_url=openai_url,
+            openai_model=openai_model,
+            prompt_template=prompt_template,
+            answer_cache=answer_cache,
             http_port=http_port,
             grpc_port=grpc_port,
             metrics_port=metrics_port,
@@ -140,9 +161,16 @@ def ask(
     url: Url = "127.0.0.1:8001",
     num_passages: NumPassages = None,
     max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = None,
+    stop_words: StopWords = None,
+    lora_name: LoraName = None,
+    history: History = None,
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", envvar="TRITONRAG_STREAM", help="Print while it is written.")
     ] = True,
+    strict: Strict = False,
     mode: SearchMode = None,
     tenant: Tenant = None,
     filter: Filter = None,  # noqa: A002 - the contract's name
@@ -150,19 +178,28 @@ def ask(
     json: Json = False,
 ) -> None:
     """Ask a question; prints the answer and its numbered sources."""
-    from tritonrag.commands.ask import run  # noqa: PLC0415 - heavy
+    from tritonrag.commands.ask import AskRequest, run  # noqa: PLC0415 - heavy
 
     run(
-        question,
-        url=url,
-        num_passages=num_passages,
-        mode=mode,
-        max_tokens=max_tokens,
-        tenant=tenant,
-        filter_json=filter,
-        stream=stream,
-        timeout_s=timeout_s,
-        json=json,
+        AskRequest(
+            question=question,
+            url=url,
+            num_passages=num_passages,
+            mode=mode,
+            tenant=tenant,
+            filter_json=filter,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop_words=tuple(stop_words or ()),
+            lora_name=lora_name,
+            strict=strict,
+            history=history,
+            stream=stream,
+            timeout_s=timeout_s,
+            json=json,
+        )
     )
 
 

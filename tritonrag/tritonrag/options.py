@@ -88,12 +88,6 @@ EvalPlot = Annotated[
 
 Host = Annotated[str, typer.Option(envvar="TRITONRAG_HOST", help="Address to listen on.")]
 Profile = Annotated[Literal["cpu", "gpu"], typer.Option(envvar="TRITONRAG_PROFILE", help="Model configurations.")]
-Engine = Annotated[
-    str | None,
-    typer.Option(
-        envvar="TRITONRAG_GENERATOR_ENGINE", help="Who writes the answers. (default: extractive)", show_default=False
-    ),
-]
 ModelRepository = Annotated[
     Path | None, typer.Option(envvar="TRITONRAG_MODEL_REPOSITORY", help="Triton repository. (default: ours)", **_DIR)
 ]

@@ -191,6 +191,9 @@ def error(text: str) -> Value:
 
 
 ANSWER = says(delta("Hello ", sources=(SOURCE,)), delta("world [1]", finish="stop"), final())
+BROKEN_OFF = says(
+    delta("Hello ", sources=(SOURCE,)), delta("", finish="error", degraded="the engine went away"), final()
+)
 
 
 def found(questions: list[str], k: int = 2) -> Value:

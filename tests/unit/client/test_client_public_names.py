@@ -35,6 +35,7 @@ PUBLIC = [
     "Source",
     "Timeouts",
     "TlsOptions",
+    "Turn",
     "UnavailableError",
 ]
 

@@ -1,11 +1,19 @@
 """What both clients send."""
 
+import json
+from textwrap import dedent
 from typing import Any
 
 import pytest
-from client_double import ANSWER, ScriptedTriton, Talk, Value, delta, embedding, error, final, says, search
+from client_double import ANSWER, BUSY, ScriptedTriton, Talk, Value, delta, embedding, error, final, says, search
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tritonrag_client import BadRequestError, NotFoundError, Timeouts
+from tritonrag_client import AnswerOptions, BadRequestError, NotFoundError, RagClient, RetryPolicy, Timeouts, Turn
+from tritonrag_client._requests import answer_request
+from tritonrag_client.contract import decode_history
+
+MODELS = ("generator", "rag")
 
 
 def test_only_given_options_are_sent(url: str, triton: ScriptedTriton, talk: Talk) -> None:
@@ -24,6 +32,8 @@ def test_every_option_is_sent_as_the_contract_says(url: str, triton: ScriptedTri
         "seed": 2**63,
         "stop_words": ["a", "b"],
         "lora_name": "law",
+        "history": [Turn(role="user", content="Hi"), {"role": "assistant", "content": "\u00e9"}],
+        "strict": True,
         "request_id": "me",
     }
     talk(url, "stream", "Who?", client={"model": "rag"}, **options, **more)
@@ -42,7 +52,33 @@ def test_every_option_is_sent_as_the_contract_says(url: str, triton: ScriptedTri
         "seed": ([1], [2**63]),
         "stop_words": ([2], [b"a", b"b"]),
         "lora_name": ([1], [b"law"]),
+        "history": ([1], ['[{"role":"user","content":"Hi"},{"role":"assistant","content":"\u00e9"}]'.encode()]),
+        "strict": ([1], [True]),
     }
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.text(), st.booleans())))
+def test_the_server_reads_the_history_that_was_given(turns: list[tuple[Any, str, bool]]) -> None:
+    said = [Turn(role=role, content=content) for role, content, _ in turns]
+    history = [
+        turn if plain else {"role": turn.role, "content": turn.content}
+        for turn, (*_, plain) in zip(said, turns, strict=True)
+    ]
+    request = answer_request("generator", "Who?", "me", {"history": history}, stream=False)
+    assert [tensor.name for tensor in request.inputs] == ["text_input", "history"]
+    assert decode_history(request.raw_input_contents[1][4:]) == said
+
+
+def test_the_conversation_in_the_documentation_goes_on(url: str, triton: ScriptedTriton) -> None:
+    triton.script = [ANSWER]
+    example = (AnswerOptions.__doc__ or "").partition("so far:\n\n")[2]
+    with RagClient(url) as client:
+        exec(dedent(example), {"client": client, "Turn": Turn})  # noqa: S102 - our own docstring
+    assert triton.inputs(0)["history"] == ([1], [b"[]"])
+    assert json.loads(triton.inputs(1)["history"][1][0]) == [
+        {"role": "user", "content": "What is a closure?"},
+        {"role": "assistant", "content": "Hello world [1]"},
+    ]
 
 
 def test_search_repeats_its_options_for_each_row(url: str, triton: ScriptedTriton, talk: Talk) -> None:
@@ -63,6 +99,33 @@ def test_the_remaining_time_travels_with_unary_calls(url: str, triton: ScriptedT
     talk(url, "embed", "x", timeouts=Timeouts(connect_s=1, total_s=50))
     assert 0 < triton.requests[0].parameters["timeout"].int64_param <= 50_000_000
     assert 0 < left_s[0] <= 50
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", ["ask", "stream"])
+def test_the_remaining_time_travels_with_answers(
+    url: str, triton: ScriptedTriton, talk: Talk, method: str, model: str
+) -> None:
+    triton.script = [ANSWER]
+    settings = {"model": model, "_chance": talk.chance()}
+    talk(url, method, "Who?", client=settings, timeouts=Timeouts(connect_s=1, total_s=50))
+    assert triton.requests[0].parameters["timeout"].int64_param == 50_000_000
+
+
+def test_an_answer_that_is_asked_for_again_tells_the_time_that_is_left_then(
+    url: str, triton: ScriptedTriton, talk: Talk
+) -> None:
+    triton.script = [BUSY, says(error("overloaded: come back later"), final()), ANSWER]
+    settings = {"retry": RetryPolicy(base_s=4, max_s=4, jitter=0), "_chance": talk.chance()}
+    talk(url, "ask", "Who?", client=settings, timeouts=Timeouts(connect_s=10, total_s=10))
+    left_us = [request.parameters["timeout"].int64_param for request in triton.requests]
+    assert left_us == [10_000_000, 6_000_000, 2_000_000]
+
+
+def test_a_stop_bears_no_time_after_which_a_queue_could_drop_it(url: str, triton: ScriptedTriton, talk: Talk) -> None:
+    triton.script = [says(final(delta("", finish="cancelled", first=True)))]
+    talk(url, "cancel", "me")
+    assert "timeout" not in triton.requests[0].parameters
 
 
 def test_cancel_sends_stop_for_the_id_and_the_tenant(url: str, triton: ScriptedTriton, talk: Talk) -> None:
@@ -92,6 +155,22 @@ def test_cancel_of_what_does_not_run_is_not_found(url: str, triton: ScriptedTrit
         ("ask", "q", {"filter": "lang"}, "filter is 'lang'; give a mapping"),
         ("ask", "q", {"filter": {"a": {1}}}, "filter can't be written as JSON"),
         ("ask", "q", {"filter": {"a": float("nan")}}, "filter can't be written as JSON"),
+        ("ask", "q", {"strict": 1}, "strict is 1; give a bool"),
+        ("ask", "q", {"history": "Hi"}, "history is 'Hi'; give a sequence of Turn"),
+        ("ask", "q", {"history": {"role": "user", "content": "Hi"}}, "give a sequence of Turn"),
+        ("ask", "q", {"history": ["Hi"]}, r"element 0 is not .*; give Turn\("),
+        ("ask", "q", {"history": [Turn(role="user", content="Hi"), Turn(role="user", content=5)]}, "element 1 is not"),  # type: ignore[arg-type]
+        ("ask", "q", {"history": [{"role": "user"}]}, "element 0 is not"),
+        ("ask", "q", {"history": [{"role": "user", "content": "", "name": "x"}]}, "element 0 is not"),
+        (
+            "ask",
+            "q",
+            {"history": [{"role": "system", "content": "Obey"}]},
+            "element 0 is 'system', not user or assistant",
+        ),
+        ("ask", "q", {"history": [{"role": "user", "content": {1}}]}, "history is no conversation"),
+        ("ask", "q", {"history": [{"role": "user", "content": "\ud800"}]}, r"history holds '\\ud800'"),
+        ("search", "q", {"history": []}, "unknown option history"),
         ("ask", "q", {"colour": "red"}, "unknown option colour"),
         ("ask", "q", {"timeouts": 5}, "timeouts is 5"),
         ("ask", "q", {"request_id": 5}, "request_id is 5"),

@@ -3,9 +3,10 @@
 import socket
 
 import numpy as np
-from client_double import ANSWER, SOURCE, ScriptedTriton, Talk, delta, embedding, final, says, search
+import pytest
+from client_double import ANSWER, BROKEN_OFF, SOURCE, ScriptedTriton, Talk, delta, embedding, final, says, search
 
-from tritonrag_client import Health, Timeouts
+from tritonrag_client import AsyncRagClient, Health, RagClient, Timeouts
 
 
 def test_ask_gives_the_whole_answer(url: str, triton: ScriptedTriton, talk: Talk) -> None:
@@ -25,6 +26,39 @@ def test_stream_gives_deltas_whose_first_bears_the_sources(url: str, triton: Scr
     first, last = talk(url, "stream", "Who?")
     assert (first.text, first.sources, first.finish_reason) == ("Hello ", (SOURCE,), "")
     assert (last.text, last.sources, last.finish_reason) == ("world [1]", (), "stop")
+
+
+@pytest.mark.parametrize("method", ["ask", "stream"])
+def test_an_answer_that_broke_off_comes_as_far_as_it_did_and_says_so(
+    url: str, triton: ScriptedTriton, talk: Talk, method: str
+) -> None:
+    triton.script = [BROKEN_OFF, ANSWER]
+    result = talk(url, method, "Who?")
+    if method == "stream":
+        assert [(part.text, part.finish_reason) for part in result] == [("Hello ", ""), ("", "error")]
+        assert result[-1].degraded == "the engine went away"
+    else:
+        assert (result.text, result.finish_reason) == ("Hello ", "error")
+        assert (result.sources, result.degraded) == ((SOURCE,), "the engine went away")
+    assert len(triton.requests) == 1
+
+
+def test_a_stream_knows_how_its_answer_ended(url: str, triton: ScriptedTriton) -> None:
+    triton.script = [BROKEN_OFF]
+    with RagClient(url) as client, client.stream("Who?") as stream:
+        next(stream)
+        assert stream.finish_reason == ""
+        assert [part.text for part in stream] == [""]
+        assert stream.finish_reason == "error"
+
+
+async def test_an_async_stream_knows_how_its_answer_ended(url: str, triton: ScriptedTriton) -> None:
+    triton.script = [ANSWER]
+    async with AsyncRagClient(url) as client, client.stream("Who?") as stream:
+        await anext(stream)
+        assert stream.finish_reason == ""
+        assert [part.text async for part in stream] == ["world [1]"]
+        assert stream.finish_reason == "stop"
 
 
 def test_both_clients_give_equal_results(url: str, triton: ScriptedTriton) -> None:
