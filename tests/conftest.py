@@ -1,7 +1,5 @@
 """What unit and server tests share."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +14,30 @@ def tiny_hf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_lora_dirs(tiny_hf_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two LoRA adapters for it as PEFT saves them, by name."""
+    from tests.tiny_llm import make_lora_adapters  # noqa: PLC0415 - loads torch
+
+    return make_lora_adapters(tiny_hf_dir, tmp_path_factory.mktemp("lora"))
+
+
+@pytest.fixture(scope="session")
 def tiny_llm_dir(tiny_hf_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, exported for ONNX Runtime GenAI in fp32."""
+    """The tiny model exported for ONNX Runtime GenAI in fp32."""
+    from tritonrag_export.generator.exporter import export_generator  # noqa: PLC0415 - loads onnx
+
     folder = tmp_path_factory.mktemp("tiny") / "genai"
-    builder = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
-    subprocess.run(
-        [*builder, "-m", str(tiny_hf_dir), "-i", str(tiny_hf_dir), "-o", str(folder), "-p", "fp32", "-e", "cpu"],
-        check=True,
-        capture_output=True,
-    )
+    export_generator(tiny_hf_dir, folder, precision="fp32")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llm_with_adapters_dir(
+    tiny_hf_dir: Path, tiny_lora_dirs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same with both adapters."""
+    from tritonrag_export.generator.exporter import export_generator  # noqa: PLC0415 - loads onnx
+
+    folder = tmp_path_factory.mktemp("tiny") / "genai-lora"
+    export_generator(tiny_hf_dir, folder, precision="fp32", adapters=tiny_lora_dirs)
     return folder

@@ -1,13 +1,15 @@
 """A language model that fits a test: random weights, a tokenizer trained on Python's own documentation."""
 
 import pydoc_data.topics
+import warnings
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-CONTEXT_TOKENS = 2048
+CONTEXT_TOKENS = 8192  # a passage takes some 700 of so small a vocabulary
 SPECIAL = ("<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}</s>\n{% endfor %}"
@@ -56,3 +58,27 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+def make_lora_adapters(hf: Path, folder: Path) -> dict[str, Path]:
+    """Two adapters for `make_hf_model`'s, as PEFT saves them, by name: of other ranks, modules and scales.
+
+    Their weights are large enough that greedy answers differ. The same each time.
+    """
+    configs = {
+        "terse": LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"]),
+        "polite": LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "o_proj", "gate_proj"], use_rslora=True),
+    }
+    return {name: _make_lora(hf, folder / name, config, seed) for seed, (name, config) in enumerate(configs.items())}
+
+
+def _make_lora(hf: Path, folder: Path, config: LoraConfig, seed: int) -> Path:
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT uses what transformers is about to drop
+        model = get_peft_model(LlamaForCausalLM.from_pretrained(hf), config)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        model.save_pretrained(folder)
+    return folder

@@ -63,9 +63,11 @@ class GeneratorSettings(BaseModel):
 
     engine: EngineName = "extractive"
     max_tokens: int = Field(default=256, ge=1, description="tokens per answer where a request does not say")
-    temperature: float = Field(default=0.0, ge=0, description="where a request does not say; 0: the likeliest token")
+    temperature: float = Field(
+        default=0.0, ge=0, le=100, description="where a request does not say; 0: the likeliest token"
+    )
     timeout_s: float = Field(
-        default=300, gt=0, description="seconds that an answer may take, whatever its request says"
+        default=300, gt=0, le=86_400, description="seconds that an answer may take, whatever its request says"
     )
 
 

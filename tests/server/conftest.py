@@ -9,7 +9,8 @@ from tests.server.wire import Wire
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.embedding.encoder import Encoder
-from tritonrag_backends.settings import EmbedderSettings, Settings
+from tritonrag_backends.generation.genai.settings import GenaiSettings
+from tritonrag_backends.settings import EmbedderSettings, GeneratorSettings, Settings
 from tritonrag_export.documents.chunking import chunk
 from tritonrag_export.documents.model import Document
 from tritonrag_export.documents.pydoc_corpus import pydoc_documents
@@ -59,5 +60,31 @@ def server(settings: Settings) -> Iterator[RunningServer]:
 @pytest.fixture(scope="session")
 def wire(server: RunningServer) -> Iterator[Wire]:
     connection = Wire(server)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def llm_settings(settings: Settings, tiny_llm_dir: Path) -> Settings:
+    """A tiny language model writes: random weights, so nonsense, but through everything that a real one goes through."""
+    return settings.model_copy(
+        update={
+            "generator": GeneratorSettings(engine="onnxruntime_genai", max_tokens=64),
+            "genai": GenaiSettings(model=tiny_llm_dir, threads=1),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def llm_server(llm_settings: Settings) -> Iterator[RunningServer]:
+    triton = TritonServer()
+    with triton:
+        yield triton.start(ServeOptions(settings=llm_settings))
+    assert triton.check_left_behind() == []
+
+
+@pytest.fixture(scope="session")
+def llm_wire(llm_server: RunningServer) -> Iterator[Wire]:
+    connection = Wire(llm_server)
     yield connection
     connection.close()

@@ -8,6 +8,7 @@ import pytest
 from tritonrag_backends.generation.engine import Delta
 from tritonrag_backends.generation.relay import relay
 from tritonrag_backends.generation.running import Generation
+from tritonrag_client.errors import DeadlineError
 
 
 class ScriptedEngine:
@@ -68,3 +69,26 @@ async def test_leaving_the_relay_early_closes_the_engine() -> None:
     await anext(deltas)
     await deltas.aclose()
     assert engine.closed
+
+
+async def test_once_the_time_is_spent_the_engine_is_closed_and_the_caller_told() -> None:
+    engine = ScriptedEngine("a", hangs=True)
+    deadline_s = asyncio.get_running_loop().time() + 0.05
+    deltas = relay(engine.generate(), Generation(), lambda: False, poll_s=60, deadline_s=deadline_s)
+    assert (await anext(deltas)).text == "a"
+    with pytest.raises(DeadlineError):
+        await anext(deltas)
+    assert engine.closed
+
+
+async def test_no_work_begins_after_the_deadline() -> None:
+    begun = False
+
+    async def engine() -> AsyncGenerator[Delta, None]:
+        nonlocal begun
+        begun = True
+        yield Delta(text="a", finish_reason="stop")
+
+    with pytest.raises(DeadlineError):
+        await anext(relay(engine(), Generation(), lambda: False, deadline_s=asyncio.get_running_loop().time()))
+    assert not begun

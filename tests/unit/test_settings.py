@@ -33,11 +33,29 @@ def test_every_leaf_survives_the_way_through_an_environment() -> None:
             "TRITONRAG_RETRIEVER_POLL_S": "0.05",
             "TRITONRAG_RETRIEVER_CACHE_BYTES": "0",
             "TRITONRAG_GENERATOR_MAX_TOKENS": "17",
+            "TRITONRAG_GENERATOR_ENGINE": "openai",
+            "TRITONRAG_GENAI_MODEL": "/data/generator",
+            "TRITONRAG_OPENAI_API_KEY": "sk-secret",
+            "TRITONRAG_OPENAI_TOKENIZER": "/data/tokenizer.json",
+            "TRITONRAG_CACHE_REDIS_URL": "redis://:password@127.0.0.1:1/0",
+            "TRITONRAG_PROMPT_ORDER": "rank",
             "TRITONRAG_LIMITS_TEXT_BYTES": "1000",
         }
     )
     assert load_settings(settings.to_environment()) == settings
     assert set(settings.to_environment()) == known_variables()
+
+
+def test_secrets_travel_and_are_not_shown() -> None:
+    environment = {
+        "TRITONRAG_OPENAI_API_KEY": "sk-secret",
+        "TRITONRAG_CACHE_REDIS_URL": "redis://:password@127.0.0.1:1/0",
+    }
+    settings = load_settings(environment)
+    assert environment.items() <= settings.to_environment().items()
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "sk-secret" not in shown
+        assert "password" not in shown
 
 
 def test_paths_travel_absolute() -> None:
@@ -60,6 +78,9 @@ def test_a_variable_set_to_nothing_is_not_set() -> None:
         ("TRITONRAG_RETRIEVER_POLL_S", "nan"),
         ("TRITONRAG_RETRIEVER_CACHE_BYTES", "-1"),
         ("TRITONRAG_GENERATOR_ENGINE", "oracle"),
+        ("TRITONRAG_GENERATOR_TEMPERATURE", "nan"),
+        ("TRITONRAG_GENERATOR_TIMEOUT_S", "inf"),
+        ("TRITONRAG_CACHE_STORE", "disk"),
     ],
 )
 def test_a_bad_value_is_refused_by_variable_and_value(name: str, value: str) -> None:

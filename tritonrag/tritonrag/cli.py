@@ -7,13 +7,13 @@ SIGTERM and a lost terminal (`serve`, once ready, has then done what it was told
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 from tritonrag.ask_options import History, LoraName, Seed, StopWords, Strict, Temperature, TopP
+from tritonrag.cli_export import export_app
 from tritonrag.cli_index import index_app
 from tritonrag.options import (
     AllowNonLoopback,
@@ -73,32 +73,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-export_app = typer.Typer(help="Prepare models for serving.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
 app.add_typer(export_app, name="export")
 
 EXIT_FAILED, EXIT_WRONG = 1, 2
-
-
-@export_app.command("embedder")
-def export_embedder(
-    *,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            envvar="TRITONRAG_EXPORT_FROM",
-            metavar="DIR",
-            help="Model folder. (default: the packaged all-MiniLM-L6-v2)",
-        ),
-    ] = None,
-    output: EmbedderDir = None,
-    json: Json = False,
-) -> None:
-    """Export the embedding model to ONNX (fp32 and int8), with a parity check."""
-    from tritonrag.commands.export_embedder import run  # noqa: PLC0415 - heavy
-
-    run(source=source, output=output, json=json)
 
 
 @app.command()

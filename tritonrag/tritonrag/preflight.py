@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tritonrag_backends.embedding.format import MODEL_FILES, EmbedderManifest
 from tritonrag_backends.index.store import read_current
+from tritonrag_backends.prompting.template import PromptTemplate
 from tritonrag_backends.settings import Settings
 from tritonrag_client.errors import BadRequestError, NotFoundError
 
@@ -33,6 +34,42 @@ def look_at(settings: Settings) -> Served:
             f" ({embedder.fingerprint[:12]}); give --embedder the folder of the first, or build the index again"
         )
     return Served(index=settings.index, index_version=index.index_version, passages=index.counts.passages)
+
+
+def look_at_generator(settings: Settings) -> str:
+    """What the settings say of the engine, in words; a look at what can be seen without opening it.
+
+    Raises NotFoundError or BadRequestError where it can't be right, with the way out; the engine itself looks closer.
+    """
+    PromptTemplate.load(settings.prompt.template)
+    match settings.generator.engine:
+        case "extractive":
+            return "extractive: quotes sentences, no language model"
+        case "onnxruntime_genai":
+            return f"onnxruntime_genai: {_genai_folder(settings.genai.model)}"
+        case "openai":
+            _require(settings.openai.url, "TRITONRAG_OPENAI_URL", "the server's address up to /v1, or --openai-url")
+            _require(
+                settings.openai.model, "TRITONRAG_OPENAI_MODEL", "the model's name at that server, or --openai-model"
+            )
+            return f"openai: {settings.openai.model} at {settings.openai.url}"
+        case "tensorrt_llm":
+            _require(settings.trtllm.model, "TRITONRAG_TRTLLM_MODEL", "the checkpoint's folder, or --trtllm-model")
+            return f"tensorrt_llm: {settings.trtllm.model}"
+
+
+def _genai_folder(folder: Path) -> Path:
+    if not (folder / "genai_config.json").is_file():
+        raise NotFoundError(
+            f"the language model in {folder} is missing (no genai_config.json); write one with: tritonrag export generator,"
+            " or give --generator-model DIR"
+        )
+    return folder
+
+
+def _require(value: str | Path | None, variable: str, what: str) -> None:
+    if not value:
+        raise BadRequestError(f"{variable} is not set; give {what}")
 
 
 def look_at_embedder(settings: Settings) -> EmbedderManifest:

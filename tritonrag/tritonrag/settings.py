@@ -9,11 +9,11 @@ from tritonrag_backends.settings import Settings, load_settings
 STATE = Path(".tritonrag")  # what the commands make lies here, below the current folder, unless told otherwise
 
 
-def settings_from(*, index: Path | None = None, embedder: Path | None = None, engine: str | None = None) -> Settings:
-    """The settings in the environment, with what is given (not None) put over it.
+def settings_from(*, index: Path | None = None, embedder: Path | None = None, **leaves: object) -> Settings:
+    """The settings in the environment, with what is given (not None) put over it; `leaves` by name: generator_engine="openai".
 
     Raises BadRequestError that names the variable, its value and the way out; an option has its leaf's variable.
     """
-    given = {"INDEX": index, "EMBEDDER_MODEL": embedder, "GENERATOR_ENGINE": engine}
-    over = {f"{ENV_PREFIX}{name}": str(value) for name, value in given.items() if value is not None}
+    given = {"index": index, "embedder_model": embedder, **leaves}
+    over = {f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items() if value is not None}
     return load_settings({**os.environ, **over})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tritonrag.checks import Check
-from tritonrag.preflight import look_at, look_at_embedder
+from tritonrag.preflight import look_at, look_at_embedder, look_at_generator
 from tritonrag.triton_home import PACKAGE, TritonWheel, find_wheel
 from tritonrag_backends.index.store import read_current
 from tritonrag_backends.settings import Settings
@@ -29,6 +29,7 @@ def triton_checks(settings: Settings) -> Iterator[Check]:
     yield perf_analyzer_check(Path(sysconfig.get_path("scripts")) / "perf_analyzer")
     yield embedder_check(settings)
     yield index_check(settings)
+    yield generator_check(settings)
 
 
 def binary_check(wheel: TritonWheel) -> Check:
@@ -93,6 +94,16 @@ def index_check(settings: Settings) -> Check:
         return _not_made("index", error, "tritonrag index build PATH...")
     found = f"{settings.index}: version {index.index_version}, {index.counts.passages:,} passages"
     return Check(name="index", status="ok", found=found)
+
+
+def generator_check(settings: Settings) -> Check:
+    """Whether what the engine needs is there, as far as that can be seen without opening it."""
+    try:
+        found = look_at_generator(settings)
+    except RagError as error:
+        problem, _, advice = error.message.partition("; ")
+        return Check(name="generator", status="warn", found=problem, advice=advice)
+    return Check(name="generator", status="ok", found=found)
 
 
 def _not_made(name: str, error: RagError, command: str) -> Check:

@@ -6,6 +6,7 @@ is had at no cost and says which sentences are embedded. Where even the best cos
 Deterministic: temperature, top_p and seed change nothing. One token is one whitespace-separated word.
 """
 
+import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from tritonrag_backends.generation.candidates import Sentence, coverage, find_sentences, words_of
-from tritonrag_backends.generation.engine import Delta, Prompt, Sampling
+from tritonrag_backends.generation.engine import Capabilities, Delta, Load, Message, Prompt, Sampling, require_able
 from tritonrag_client.contract import FinishReason
-from tritonrag_client.errors import BadRequestError, RagError
+from tritonrag_client.errors import RagError
 
+_VERSION = 1  # of the way of choosing: part of the fingerprint, so that a cache forgets what another way chose
 NO_ANSWER = "The passages hold no answer to this question."
 
 Embed = Callable[[Sequence[str]], Awaitable[np.ndarray[Any, Any]]]
@@ -43,17 +45,44 @@ class ExtractiveEngine:
     def __init__(self, embed: Embed, options: ExtractiveOptions | None = None) -> None:
         self._embed = embed
         self._options = options or ExtractiveOptions()
+        self._running = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """It reads question and passages, and what it does changes with its options alone."""
+        digest = hashlib.sha256(f"{_VERSION} {self._options!r}".encode()).hexdigest()
+        return Capabilities(
+            engine="extractive",
+            model="none",
+            fingerprint=digest,
+            context_tokens=None,
+            reads_messages=False,
+            seeds=True,
+        )
+
+    @property
+    def load(self) -> Load:
+        """Nothing waits here: the embedder has the queue."""
+        return Load(running=self._running, waiting=0)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Whitespace-separated words, which are this engine's tokens."""
+        return sum(len(words_of(message.content)) for message in messages)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        """One delta a sentence. Raises BadRequestError for a LoRA adapter: there is no model it could adapt."""
-        if sampling.lora_name:
-            raise BadRequestError(
-                f"lora_name is {sampling.lora_name!r}, but the extractive engine has no adapters; leave it out"
-            )
-        picked, degraded = await self._pick(prompt)
-        pieces = [f"{sentence.text} [{sentence.source}]" for sentence in picked] or [NO_ANSWER]
-        for delta in _as_deltas(pieces, sampling, degraded):
-            yield delta
+        """One delta a sentence; the history is not read.
+
+        Raises BadRequestError for a LoRA adapter: there is no model it could adapt.
+        """
+        require_able(self.capabilities, sampling)
+        self._running += 1
+        try:
+            picked, degraded = await self._pick(prompt)
+            pieces = [f"{sentence.text} [{sentence.source}]" for sentence in picked] or [NO_ANSWER]
+            for delta in _as_deltas(pieces, sampling, degraded):
+                yield delta
+        finally:
+            self._running -= 1
 
     async def close(self) -> None:
         """Nothing is held."""

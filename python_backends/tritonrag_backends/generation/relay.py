@@ -1,11 +1,13 @@
-"""Passing an engine's deltas on until they end, or until nobody wants them any more."""
+"""Passing an engine's deltas on until they end, until nobody wants them any more, or until their time is spent."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from tritonrag_backends.generation.engine import Delta
 from tritonrag_backends.generation.running import Generation
+from tritonrag_client.errors import DeadlineError
 
 POLL_S = 0.05  # how soon a vanished client is noticed while the engine is silent
 
@@ -15,9 +17,12 @@ async def relay(
     generation: Generation,
     is_cancelled: Callable[[], bool],
     poll_s: float = POLL_S,
+    *,
+    deadline_s: float = math.inf,
 ) -> AsyncGenerator[Delta, None]:
     """Yield the engine's deltas; end with finish_reason `cancelled` when the generation is stopped or its client is gone.
 
+    Raises DeadlineError once the event loop's clock has reached `deadline_s`.
     After the delta that bears a finish_reason nothing is asked any more: its receiver may have let go of the request.
     Always closes `deltas`, which aborts the engine's work.
     """
@@ -26,7 +31,7 @@ async def relay(
     try:
         while True:
             upcoming = asyncio.ensure_future(anext(deltas))
-            if not await _arrives(upcoming, stopped, is_cancelled, poll_s):
+            if not await _arrives(upcoming, stopped, is_cancelled, poll_s, deadline_s):
                 yield Delta(text="", finish_reason="cancelled")
                 return
             try:
@@ -45,12 +50,20 @@ async def relay(
 
 
 async def _arrives(
-    upcoming: asyncio.Future[Delta], stopped: asyncio.Future[bool], is_cancelled: Callable[[], bool], poll_s: float
+    upcoming: asyncio.Future[Delta],
+    stopped: asyncio.Future[bool],
+    is_cancelled: Callable[[], bool],
+    poll_s: float,
+    deadline_s: float,
 ) -> bool:
     """Wait for the next delta; False where the generation is stopped or its client gone before."""
     either: list[asyncio.Future[Any]] = [upcoming, stopped]
+    loop = asyncio.get_running_loop()
     while not (stopped.done() or is_cancelled()):
-        await asyncio.wait(either, timeout=poll_s, return_when=asyncio.FIRST_COMPLETED)
+        left_s = deadline_s - loop.time()
+        if left_s <= 0:
+            raise DeadlineError("the time for this answer is spent; give it more, or ask for fewer max_tokens")
+        await asyncio.wait(either, timeout=min(poll_s, left_s), return_when=asyncio.FIRST_COMPLETED)
         if upcoming.done():
             return not stopped.done()
     return False

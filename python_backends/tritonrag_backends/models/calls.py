@@ -14,6 +14,7 @@ from tritonrag_client.contract import (
     EMBEDDER,
     EMBEDDING,
     FILTER,
+    INDEX_VERSION,
     MODE,
     NUM_PASSAGES,
     PASSAGE_IDS,
@@ -41,8 +42,9 @@ async def retrieve(question: Question) -> Retrieved:
     for name, text in ((TENANT, question.tenant), (FILTER, question.filter), (MODE, question.mode)):
         if text is not None:
             inputs.append(strings_tensor(name, [text.encode()], (1, 1)))
-    ids, scores, passages = await _call(RETRIEVE, inputs, [PASSAGE_IDS, SCORES, PASSAGES])
-    return Retrieved(passage_ids=ids, scores=scores, passages=passages)
+    wanted = [PASSAGE_IDS, SCORES, PASSAGES, INDEX_VERSION]
+    ids, scores, passages, version = await _call(RETRIEVE, inputs, wanted)
+    return Retrieved(passage_ids=ids, scores=scores, passages=passages, index_version=int(version.ravel()[0]))
 
 
 async def _call(model: str, inputs: list[pb_utils.Tensor], outputs: list[str]) -> list[np.ndarray[Any, Any]]:

@@ -3,75 +3,99 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 
 import triton_python_backend_utils as pb_utils
 
-from tritonrag_backends.generation.engine import Delta, Prompt
-from tritonrag_backends.generation.extractive import ExtractiveEngine
+from tritonrag_backends.generation.answering import Answering, AnswerJob
+from tritonrag_backends.generation.engine import Delta
+from tritonrag_backends.generation.opening import open_answering
 from tritonrag_backends.generation.relay import relay
 from tritonrag_backends.generation.running import Generation, RunningGenerations
 from tritonrag_backends.generation.sources import parse_passages, splice_sources, without_padding
+from tritonrag_backends.generation.trail import AnswerTrail
 from tritonrag_backends.models.calls import embed, retrieve
 from tritonrag_backends.models.edge import error_response, strings_tensor
-from tritonrag_backends.models.metrics import GeneratorMetrics
+from tritonrag_backends.models.generator_metrics import GeneratorMetrics
 from tritonrag_backends.models.questions import Question, is_stop, read_question, read_tenant
 from tritonrag_backends.models.sender import Sender
 from tritonrag_backends.settings import load_settings
 from tritonrag_client.contract import DEGRADED, FINISH_REASON, GENERATOR, SOURCES, TEXT_OUTPUT
+from tritonrag_client.errors import DeadlineError
 
 # A BLS call holds a thread while it waits; asyncio's default pool has only cores + 4 of them.
 _CALL_THREADS = 64
+_CLOSE_TIMEOUT_S = 10
 
 
 class TritonPythonModel:
     """The question and options of config.pbtxt to `text_output`, `sources`, `finish_reason`, `degraded`, STRING [1] each."""
 
-    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton's signature
-        """Start the engine that the settings name."""
+    def initialize(self, args: dict[str, str]) -> None:
+        """Start the engine that the settings name; a language model is loaded when this returns."""
         self._settings = load_settings()
-        self._engine = ExtractiveEngine(embed)
+        instance = int(args["model_instance_name"].rsplit("_", 1)[-1])
+        self._answering: Answering = open_answering(self._settings, embed, instance=instance)
         self._running = RunningGenerations()
-        self._metrics = GeneratorMetrics()
+        self._metrics = GeneratorMetrics(self._settings.generator.engine, lambda: self._answering.store_counts)
         self._threads = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="bls")
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
         """Serve each request by itself; Triton goes on to the next batch meanwhile."""
-        asyncio.get_running_loop().set_default_executor(self._threads)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.set_default_executor(self._threads)
         await asyncio.gather(*(self._serve(request) for request in requests))
 
     def finalize(self) -> None:
-        """Free the engine's threads."""
+        """Free the engine and the threads."""
+        if self._loop is None or not self._loop.is_running():
+            asyncio.run(self._answering.close())
+        else:
+            asyncio.run_coroutine_threadsafe(self._answering.close(), self._loop).result(_CLOSE_TIMEOUT_S)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self, request: pb_utils.InferenceRequest) -> None:
         """Send the answer's deltas, or the error; whatever happens, Triton is told of the end."""
         sender = Sender(request.get_response_sender())
+        trail = AnswerTrail(engine=self._settings.generator.engine)
         try:
             if is_stop(request):
-                self._running.stop(request.request_id(), read_tenant(request, self._settings))
-                sender.send(_response(Delta(text="", finish_reason="cancelled"), b"[]"), last=True)
+                self._stop(request, sender)
                 return
-            async with aclosing(self._answers(request, sender.is_cancelled)) as answers:
+            async with aclosing(self._answers(request, sender, trail)) as answers:
                 async for delta, sources in answers:
+                    if delta.text:
+                        trail.text_passed()
+                    if delta.finish_reason is not None:
+                        trail.ended(delta.finish_reason)
                     sender.send(_response(delta, sources), last=delta.finish_reason is not None)
-                    self._metrics.sent(delta)
+            self._metrics.ended(trail)
         except Exception as error:  # noqa: BLE001 - the model's edge
-            self._metrics.failed()
+            trail.ended("error")
+            self._metrics.ended(trail)
             sender.send(error_response(error, GENERATOR), last=True)
         finally:
             sender.close()
 
+    def _stop(self, request: pb_utils.InferenceRequest, sender: Sender) -> None:
+        """End the generations that the request means, and answer it."""
+        self._running.stop(request.request_id(), read_tenant(request, self._settings))
+        sender.send(_response(Delta(text="", finish_reason="cancelled"), b"[]"), last=True)
+
     async def _answers(
-        self, request: pb_utils.InferenceRequest, is_cancelled: Callable[[], bool]
+        self, request: pb_utils.InferenceRequest, sender: Sender, trail: AnswerTrail
     ) -> AsyncGenerator[tuple[Delta, bytes], None]:
         """Deltas, the first with the sources' JSON."""
         question = read_question(request, self._settings)
+        deadline_s = asyncio.get_running_loop().time() + question.timeout_s
         with self._counted(request.request_id(), question.tenant) as generation:
-            prompt, sources = await _prompt(question)
-            deltas = relay(self._engine.generate(prompt, question.sampling), generation, is_cancelled)
+            job, sources = await _job(question, deadline_s, trail)
+            written = self._answering.answer(job, trail)
+            deltas = relay(written, generation, sender.is_cancelled, deadline_s=deadline_s)
             async with aclosing(deltas if question.stream else _joined(deltas)) as wanted:
                 async for delta in wanted:
                     yield delta, sources
@@ -81,17 +105,35 @@ class TritonPythonModel:
     def _counted(self, request_id: str, tenant: str | None) -> Iterator[Generation]:
         try:
             with self._running.running(request_id, tenant) as generation:
-                self._metrics.running(len(self._running))
+                self._metrics.running(len(self._running), self._answering.load)
                 yield generation
         finally:
-            self._metrics.running(len(self._running))
+            self._metrics.running(len(self._running), self._answering.load)
 
 
-async def _prompt(question: Question) -> tuple[Prompt, bytes]:
-    """The engine's prompt and the sources' JSON, from the passages that came along or are fetched now."""
-    retrieved = question.retrieved or await retrieve(question)
+async def _job(question: Question, deadline_s: float, trail: AnswerTrail) -> tuple[AnswerJob, bytes]:
+    """What is to be answered and the sources' JSON, from the passages that came along or are fetched now."""
+    retrieved = question.retrieved
+    if retrieved is None:
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                retrieved = await retrieve(question)
+        except TimeoutError:
+            raise DeadlineError("the time for this answer was spent before its passages were there") from None
+        trail.retrieved()
     ids, scores, passages = without_padding(retrieved.passage_ids, retrieved.scores, retrieved.passages)
-    return Prompt(question=question.text, passages=parse_passages(passages)), splice_sources(ids, scores, passages)
+    job = AnswerJob(
+        question=question.text,
+        passages=parse_passages(passages),
+        passage_ids=tuple(ids.tolist()),
+        index_version=retrieved.index_version,
+        sampling=question.sampling,
+        history=question.history,
+        tenant=question.tenant,
+        stream=question.stream,
+        strict=question.strict,
+    )
+    return job, splice_sources(ids, scores, passages)
 
 
 async def _joined(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:

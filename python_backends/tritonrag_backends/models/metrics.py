@@ -1,4 +1,4 @@
-"""The stages' own metrics; Triton serves them beside its own on the metrics port."""
+"""The embedder's and the retriever's own metrics; Triton serves them beside its own on the metrics port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, get_args
 
 import triton_python_backend_utils as pb_utils
 
-from tritonrag_backends.generation.engine import Delta
 from tritonrag_client.contract import Mode
 
 if TYPE_CHECKING:  # a process that embeds or generates has no need of FAISS
@@ -87,43 +86,3 @@ class RetrieverMetrics:
         """Count a batch, of whose questions each has its mode."""
         for key, count in Counter(zip(modes, answered.known, strict=True)).items():
             self._searches[key].increment(count)
-
-
-class GeneratorMetrics:
-    """Answers that run now, and those that ended, by how they ended."""
-
-    def __init__(self) -> None:
-        self._running_family = pb_utils.MetricFamily(
-            name="tritonrag_generations_running",
-            description="Generations that run now",
-            kind=pb_utils.MetricFamily.GAUGE,
-        )
-        self._ended_family = pb_utils.MetricFamily(
-            name="tritonrag_generations_total",
-            description="Generations that ended, by finish_reason; error counts the refused ones too",
-            kind=pb_utils.MetricFamily.COUNTER,
-        )
-        self._degraded_family = pb_utils.MetricFamily(
-            name="tritonrag_generations_degraded_total",
-            description="Answers that say in `degraded` that something was given up",
-            kind=pb_utils.MetricFamily.COUNTER,
-        )
-        self._running = self._running_family.Metric(labels={})
-        self._degraded = self._degraded_family.Metric(labels={})
-        reasons = ("stop", "length", "cancelled", "error")
-        self._ended = {reason: self._ended_family.Metric(labels={"finish_reason": reason}) for reason in reasons}
-
-    def running(self, count: int) -> None:
-        """Set how many run now."""
-        self._running.set(count)
-
-    def sent(self, delta: Delta) -> None:
-        """Count a delta that ends an answer, and one that says what was given up."""
-        if delta.finish_reason:
-            self._ended[delta.finish_reason].increment(1)
-        if delta.degraded:
-            self._degraded.increment(1)
-
-    def failed(self) -> None:
-        """Count an answer that ended in an error."""
-        self._ended["error"].increment(1)

@@ -14,6 +14,8 @@ from tritonrag_backends.models.edge import array_of, require_text, scalar_of, te
 from tritonrag_backends.settings import Settings
 from tritonrag_client.contract import (
     FILTER,
+    HISTORY,
+    INDEX_VERSION,
     LORA_NAME,
     MAX_TOKENS,
     MODE,
@@ -25,21 +27,28 @@ from tritonrag_client.contract import (
     STOP,
     STOP_WORDS,
     STREAM,
+    STRICT,
     TEMPERATURE,
     TENANT,
     TEXT_INPUT,
     TOP_P,
+    Turn,
+    decode_history,
 )
 from tritonrag_client.errors import BadRequestError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieved:
-    """The retriever's outputs for one question, as they came: INT64 [k], FP32 [k], object [k]."""
+    """The retriever's outputs for one question, as they came: INT64 [k], FP32 [k], object [k], and the index's version.
+
+    `index_version` is None where whoever sent the passages did not say.
+    """
 
     passage_ids: np.ndarray[Any, Any]
     scores: np.ndarray[Any, Any]
     passages: np.ndarray[Any, Any]
+    index_version: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +56,7 @@ class Question:
     """One request. `retrieved` is None where the generator has to fetch the passages itself.
 
     `filter`, `mode` and `num_passages` are the retriever's to judge, and say nothing where the passages came along.
+    `timeout_s` is how long the answer may take from now on.
     """
 
     text: str
@@ -55,6 +65,9 @@ class Question:
     mode: str | None
     num_passages: int | None
     stream: bool
+    strict: bool
+    timeout_s: float
+    history: tuple[Turn, ...]
     sampling: Sampling
     retrieved: Retrieved | None
 
@@ -78,6 +91,9 @@ def read_question(request: pb_utils.InferenceRequest, settings: Settings) -> Que
         mode=_one_text(request, MODE, settings) or None,
         num_passages=scalar_of(request, NUM_PASSAGES),
         stream=bool(scalar_of(request, STREAM)),
+        strict=bool(scalar_of(request, STRICT)),
+        timeout_s=_read_timeout_s(request, settings),
+        history=_read_history(request, settings),
         sampling=_read_sampling(request, settings),
         retrieved=_read_retrieved(request),
     )
@@ -89,7 +105,8 @@ def _read_sampling(request: pb_utils.InferenceRequest, settings: Settings) -> Sa
     if not 1 <= max_tokens <= settings.limits.max_tokens:
         raise BadRequestError(f"{MAX_TOKENS} is {max_tokens}; ask for 1 to {settings.limits.max_tokens}")
     temperature, top_p = scalar_of(request, TEMPERATURE), scalar_of(request, TOP_P)
-    if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
+    temperature = settings.generator.temperature if temperature is None else temperature
+    if not (math.isfinite(temperature) and temperature >= 0):
         raise BadRequestError(f"{TEMPERATURE} is {temperature}; send a finite number of at least 0")
     if top_p is not None and not 0 < top_p <= 1:
         raise BadRequestError(f"{TOP_P} is {top_p}; send a number above 0, at most 1")
@@ -111,7 +128,22 @@ def _read_retrieved(request: pb_utils.InferenceRequest) -> Retrieved | None:
         return None
     if missing:
         raise BadRequestError(f"{', '.join(missing)} missing; send {', '.join(arrays)} together, or none of them")
-    return Retrieved(**arrays)  # type: ignore[arg-type]  # none is None here
+    return Retrieved(**arrays, index_version=scalar_of(request, INDEX_VERSION))  # type: ignore[arg-type]  # none is None here
+
+
+def _read_timeout_s(request: pb_utils.InferenceRequest, settings: Settings) -> float:
+    """Triton's request parameter `timeout`, in microseconds, within what the server gives; 0 is Triton's word for none."""
+    asked_us = request.timeout()
+    return min(settings.generator.timeout_s, asked_us / 1e6) if asked_us > 0 else settings.generator.timeout_s
+
+
+def _read_history(request: pb_utils.InferenceRequest, settings: Settings) -> tuple[Turn, ...]:
+    try:
+        return tuple(decode_history(_one_text(request, HISTORY, settings) or ""))
+    except ValueError as error:
+        raise BadRequestError(
+            f'{HISTORY} is no conversation: {error}; send a JSON list of {{"role": "user" or "assistant", "content": text}}'
+        ) from None
 
 
 def _one_text(request: pb_utils.InferenceRequest, name: str, settings: Settings) -> str | None:
@@ -119,5 +151,7 @@ def _one_text(request: pb_utils.InferenceRequest, name: str, settings: Settings)
     limit, limit_name = settings.limits.text_bytes, "TRITONRAG_LIMITS_TEXT_BYTES"
     if name == FILTER:
         limit, limit_name = settings.limits.filter_bytes, "TRITONRAG_LIMITS_FILTER_BYTES"
+    elif name == HISTORY:
+        limit, limit_name = settings.limits.history_bytes, "TRITONRAG_LIMITS_HISTORY_BYTES"
     texts = texts_of(request, name, limit, limit_name)
     return texts[0] if texts else None

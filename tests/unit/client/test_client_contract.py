@@ -32,5 +32,5 @@ def test_no_history_is_an_empty_one() -> None:
     ],
 )
 def test_what_is_no_conversation_is_a_value_error(data: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         decode_history(data)

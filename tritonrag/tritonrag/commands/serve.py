@@ -13,11 +13,12 @@ import typer
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.log_follower import LogFollower
 from tritonrag.ports import is_loopback
-from tritonrag.preflight import Served, look_at
+from tritonrag.preflight import Served, look_at, look_at_generator
 from tritonrag.settings import settings_from
 from tritonrag.stop_signals import StopSignals
 from tritonrag.terminal import bold, tell, write, write_json
 from tritonrag.triton_command import ServeOptions
+from tritonrag_backends.settings import Settings
 from tritonrag_client.errors import BadRequestError
 
 
@@ -28,6 +29,12 @@ class ServeRequest:
     index: Path | None = None
     embedder: Path | None = None
     engine: str | None = None
+    generator_model: Path | None = None
+    trtllm_model: str | None = None
+    openai_url: str | None = None
+    openai_model: str | None = None
+    prompt_template: str | None = None
+    answer_cache: str | None = None
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
@@ -44,7 +51,7 @@ class ServeRequest:
         """What the launcher needs of it; raises BadRequestError where the settings or the address are wrong."""
         self._refuse_open_door()
         return ServeOptions(
-            settings=settings_from(index=self.index, embedder=self.embedder, engine=self.engine),
+            settings=self._settings(),
             model_repository=self.model_repository,
             host=self.host,
             http_port=self.http_port,
@@ -53,6 +60,19 @@ class ServeRequest:
             profile=self.profile,
             drain_timeout_s=self.drain_timeout_s,
             log_file=self.log_file,
+        )
+
+    def _settings(self) -> Settings:
+        return settings_from(
+            index=self.index,
+            embedder=self.embedder,
+            generator_engine=self.engine,
+            genai_model=self.generator_model,
+            trtllm_model=self.trtllm_model,
+            openai_url=self.openai_url,
+            openai_model=self.openai_model,
+            prompt_template=self.prompt_template,
+            cache_store=self.answer_cache,
         )
 
     def _refuse_open_door(self) -> None:
@@ -67,6 +87,7 @@ def run(request: ServeRequest) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain; a second one kills. Raises RagError where Triton can't start or ends."""
     options = request.serve_options()
     served = look_at(options.settings)
+    look_at_generator(options.settings)
     with StopSignals() as signals, TritonServer(interrupted=lambda: bool(signals.received)) as server:
         tell("starting Triton")
         began = time.monotonic()

@@ -1,0 +1,60 @@
+"""The options of `serve` that say who writes the answers, each with the variable of its leaf in the settings."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tritonrag_backends.choices import EngineName
+
+Engine = Annotated[
+    EngineName | None,
+    typer.Option(
+        envvar="TRITONRAG_GENERATOR_ENGINE", help="Who writes the answers. (default: extractive)", show_default=False
+    ),
+]
+GeneratorModel = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TRITONRAG_GENAI_MODEL",
+        metavar="DIR",
+        help="Language model for onnxruntime_genai. (default: .tritonrag/generator)",
+        show_default=False,
+    ),
+]
+TrtllmModel = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRITONRAG_TRTLLM_MODEL", metavar="DIR", help="Checkpoint for tensorrt_llm.", show_default=False
+    ),
+]
+OpenaiUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRITONRAG_OPENAI_URL",
+        metavar="URL",
+        help="OpenAI-compatible server, up to /v1; its key comes from TRITONRAG_OPENAI_API_KEY.",
+        show_default=False,
+    ),
+]
+OpenaiModel = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRITONRAG_OPENAI_MODEL", metavar="NAME", help="The model's name at that server.", show_default=False
+    ),
+]
+PromptTemplate = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRITONRAG_PROMPT_TEMPLATE",
+        metavar="NAME|FILE",
+        help="Prompt template. (default: default)",
+        show_default=False,
+    ),
+]
+AnswerCache = Annotated[
+    Literal["off", "memory", "redis"] | None,
+    typer.Option(
+        envvar="TRITONRAG_CACHE_STORE", help="Where known answers are kept. (default: off)", show_default=False
+    ),
+]
