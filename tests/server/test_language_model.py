@@ -110,8 +110,10 @@ def test_what_the_engine_cant_do_is_refused(llm_server: RunningServer, quiet: Wi
     with RagClient(llm_server.grpc_url) as client:
         with pytest.raises(BadRequestError, match="lora_name is 'legal'"):
             client.ask(QUESTION, lora_name="legal")
-        with pytest.raises(BadRequestError, match="max_tokens"):
-            client.ask(QUESTION, max_tokens=4096, history=[Turn(role="user", content="word " * 10_000)], strict=True)
+        with pytest.raises(BadRequestError, match="8192"):
+            client.ask("xyz " * 8000)
+        with pytest.raises(BadRequestError, match="1 turns of the history had no room"):
+            client.ask(QUESTION, history=[Turn(role="user", content="xyz " * 10_000)], strict=True)
 
 
 @pytest.mark.parametrize("model", PATHS)
@@ -133,10 +135,10 @@ def test_closing_the_stream_ends_the_engines_work(llm_server: RunningServer, qui
 @pytest.mark.parametrize("model", PATHS)
 def test_no_work_goes_on_after_the_deadline(quiet: Wire, model: AnswerModel) -> None:
     message = request(model, {"text_input": QUESTION, "stream": True, "max_tokens": LONG})
-    message.parameters["timeout"].int64_param = 300_000  # microseconds
+    message.parameters["timeout"].int64_param = 80_000  # microseconds; retrieval and reading the prompt take most of it
     *_, last = quiet.stream(message)
     assert isinstance(last, Failure)
-    assert last.message.startswith("deadline: ")
+    assert "deadline: " in last.message  # behind the ensemble's name
     assert wait_until(lambda: busy(quiet) == 0, deadline_s=2)
 
 
@@ -145,11 +147,11 @@ def test_counts_of_tokens_and_of_the_stages_are_served(llm_server: RunningServer
     with RagClient(llm_server.grpc_url) as client:
         answer = client.ask(QUESTION, max_tokens=10)
     assert answer.finish_reason == "length"
-    assert wait_until(lambda: quiet.metric("tritonrag_generation_tokens_total", kind="completion") == before + 10)
+    assert wait_until(lambda: quiet.metric("tritonrag_generation_tokens_total", kind="completion") >= before + 10)
     assert quiet.metric("tritonrag_generation_tokens_total", kind="prompt", engine="onnxruntime_genai") > 0
     for name in ("first_token", "token", "retrieval"):
         assert quiet.metric(f"tritonrag_generation_{name}_seconds_count") > 0, name
-    assert quiet.metric("tritonrag_answer_cache_total", outcome="miss") > 0
+    assert quiet.metric("tritonrag_answer_cache_total", outcome="off") > 0
 
 
 def test_when_the_engine_dies_answers_are_quoted_until_it_is_back(llm_server: RunningServer, quiet: Wire) -> None:
@@ -159,7 +161,7 @@ def test_when_the_engine_dies_answers_are_quoted_until_it_is_back(llm_server: Ru
         degraded = client.ask(QUESTION, seed=1)  # another question than the one before, in case that is remembered
         assert "onnxruntime_genai" in degraded.degraded
         assert "[1]" in degraded.text
-        assert quiet.metric("tritonrag_engine_failures_total", error="unavailable") > 0
+        assert wait_until(lambda: quiet.metric("tritonrag_engine_failures_total", error="unavailable") > 0)
         assert wait_until(lambda: client.ask(QUESTION).degraded == "")
         assert client.ask(QUESTION).text == expected.text
 

@@ -39,7 +39,9 @@ class TritonPythonModel:
         instance = int(args["model_instance_name"].rsplit("_", 1)[-1])
         self._answering: Answering = open_answering(self._settings, embed, instance=instance)
         self._running = RunningGenerations()
-        self._metrics = GeneratorMetrics(self._settings.generator.engine, lambda: self._answering.store_counts)
+        self._metrics = GeneratorMetrics(
+            self._settings.generator.engine, lambda: self._answering.load, lambda: self._answering.store_counts
+        )
         self._threads = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="bls")
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -105,10 +107,10 @@ class TritonPythonModel:
     def _counted(self, request_id: str, tenant: str | None) -> Iterator[Generation]:
         try:
             with self._running.running(request_id, tenant) as generation:
-                self._metrics.running(len(self._running), self._answering.load)
+                self._metrics.running(len(self._running))
                 yield generation
         finally:
-            self._metrics.running(len(self._running), self._answering.load)
+            self._metrics.running(len(self._running))
 
 
 async def _job(question: Question, deadline_s: float, trail: AnswerTrail) -> tuple[AnswerJob, bytes]:

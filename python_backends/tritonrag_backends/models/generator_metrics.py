@@ -46,9 +46,11 @@ _HISTOGRAMS: Final = {
 class GeneratorMetrics:
     """Lives in the generator's event loop."""
 
-    def __init__(self, engine: str, store_counts: Callable[[], Mapping[str, int]]) -> None:
-        """`engine` is a label of all that it has a part in; `store_counts` gives what happened in the answer store so far."""
-        self._engine, self._store_counts = engine, store_counts
+    def __init__(self, engine: str, load: Callable[[], Load], store_counts: Callable[[], Mapping[str, int]]) -> None:
+        """`engine` is a label of all that it has a part in; `load` tells how busy it is, `store_counts` what happened in the answer
+        store so far; both are asked a few times a second, as long as there is something to tell.
+        """
+        self._engine, self._engine_load, self._store_counts = engine, load, store_counts
         self._told_store: dict[str, int] = {}
         self._counters = {name: _family(name, text, pb_utils.MetricFamily.COUNTER) for name, text in _COUNTERS.items()}
         self._histograms = {
@@ -72,13 +74,10 @@ class GeneratorMetrics:
         self._told_load: Load | None = None
         self._flush: asyncio.TimerHandle | None = None
 
-    def running(self, count: int, load: Load) -> None:
-        """Set how many run now, and how busy the engine is."""
+    def running(self, count: int) -> None:
+        """Set how many run now."""
         self._running.set(count)
-        if load != self._told_load:
-            self._told_load = load
-            self._load["running"].set(load.running)
-            self._load["waiting"].set(load.waiting)
+        self._tell_soon()
 
     def ended(self, trail: AnswerTrail) -> None:
         """Tell of an answer that has ended."""
@@ -110,15 +109,19 @@ class GeneratorMetrics:
     def _count(self, name: str, amount: float, labels: dict[str, str], **more: str) -> None:
         if amount:
             self._counts[name, tuple({**labels, **more}.items())] += amount
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._tell)
+            self._tell_soon()
 
     def _observe(self, name: str, value_s: float | None) -> None:
         if value_s is not None:
             self._child(name, (("engine", self._engine),), _HISTOGRAMS[name][1]).observe(value_s)
 
+    def _tell_soon(self) -> None:
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._tell)
+
     def _tell(self) -> None:
         self._flush = None
+        self._tell_load()
         for event, total in self._store_counts().items():
             self._counts["tritonrag_answer_store_total", (("event", event),)] += total - self._told_store.get(event, 0)
             self._told_store[event] = total
@@ -126,6 +129,15 @@ class GeneratorMetrics:
         for (name, labels), amount in counts.items():
             if amount:
                 self._child(name, labels).increment(amount)
+
+    def _tell_load(self) -> None:
+        load = self._engine_load()
+        if load != self._told_load:
+            self._told_load = load
+            self._load["running"].set(load.running)
+            self._load["waiting"].set(load.waiting)
+        if load.running or load.waiting:  # it changes by itself, without a request's coming or going
+            self._tell_soon()
 
     def _child(self, name: str, labels: tuple[tuple[str, str], ...], buckets: Sequence[float] = ()) -> pb_utils.Metric:
         key = name, labels
