@@ -170,8 +170,8 @@ def render(rounds: Sequence[Sequence[Sample]], model: str) -> str:
     """The page: medians over questions, of each round; of these the median, the least and the greatest."""
     tokens = [sample.prompt_tokens for samples in rounds for sample in samples]
     lines = [
-        f"Model {model}, prompts of {min(tokens)} to {max(tokens)} tokens (median {statistics.median(tokens):.0f}),"
-        f" {len(rounds[0])} questions, {len(rounds)} rounds. {Machine.this()}.",
+        f"Model {model}, {len(rounds[0])} questions, {len(rounds)} rounds. {Machine.this()}.",
+        f"Prompts have {min(tokens)} to {max(tokens)} tokens, median {statistics.median(tokens):.0f}.",
         "",
         "| time to first token, ms | median | rounds from | to |",
         "|---|---|---|---|",
