@@ -1,6 +1,7 @@
 """How soon a language model stops when nobody wants its answer any more: `python -m tritonrag_perf.stopping`.
 
-Three ways: `stop` under the request's id while `rag` streams, closing the stream of `generator`, kill -9 of its client. Measured is the time from there to the last CPU time that the model's process takes, which the kernel counts in steps of 10 ms.
+Three ways: `stop` under the request's id while `rag` streams, closing the stream of `generator`, kill -9 of its client. Measured
+is the time from there to the last CPU time that the model's process takes, which the kernel counts in steps of 10 ms.
 Writes DIR/NAME.md.
 """
 
