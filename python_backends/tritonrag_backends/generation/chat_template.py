@@ -4,7 +4,7 @@ Rendered as transformers does it: Jinja2 in its immutable sandbox, with the func
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -60,17 +60,17 @@ class ChatTemplate:
         return self._template.render(messages=plain, add_generation_prompt=True, **self._special)
 
 
-def render_around_system(template: ChatTemplate, messages: Sequence[Message]) -> str:
+def render_around_system(render: Callable[[Sequence[Message]], str], messages: Sequence[Message]) -> str:
     """The prompt's text; for templates that know no system role its text goes before the first message of the user.
 
     Raises BadRequestError where the template refuses the messages even so.
     """
     try:
-        return template.render(messages)
+        return render(messages)
     except TemplateError:
         pass
     try:
-        return template.render(without_system(messages))
+        return render(without_system(messages))
     except TemplateError as error:
         raise BadRequestError(f"the model's chat template refuses these messages: {error}") from error
 

@@ -30,6 +30,7 @@ from tritonrag_backends.generation.stop_words import StopWords
 from tritonrag_client.contract import FinishReason
 from tritonrag_client.errors import ERROR_TYPES, BadRequestError, InternalError, OverloadedError
 
+_MOST_COUNTED: Final = 16
 _SEEDS: Final = 2**31  # the library's are 32 bits with a sign; the contract's have 64
 
 
@@ -59,6 +60,7 @@ class GenaiEngine:
         self._decode = partial(decode, tokenizer)
         self._supervisor = Supervisor(settings, worker)
         self._numbers = itertools.count(1)
+        self._counted: dict[tuple[Message, ...], list[int]] = {}  # tokenised to be counted, and soon to be asked
         self._capabilities = Capabilities(
             engine="onnxruntime_genai",
             model=folder.name,
@@ -81,8 +83,13 @@ class GenaiEngine:
         return Load(running=len(self._supervisor) - waiting, waiting=waiting, slots=self._slots)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """By the model's own tokenizer and chat template."""
-        return len(self._prompts.token_ids(messages))
+        """By the model's own tokenizer and chat template. The last few are kept for `generate`: 1,500 tokens take 1.5 ms."""
+        key = tuple(messages)
+        tokens = self._prompts.token_ids(key)
+        if len(self._counted) == _MOST_COUNTED:
+            del self._counted[next(iter(self._counted))]
+        self._counted[key] = tokens
+        return len(tokens)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """A delta whenever the worker has written some; tokens that came meanwhile are joined.
@@ -108,7 +115,7 @@ class GenaiEngine:
 
     def _job(self, prompt: Prompt, sampling: Sampling) -> Job:
         require_able(self._capabilities, sampling)
-        tokens = self._prompts.token_ids(prompt.messages)
+        tokens = self._counted.pop(prompt.messages, None) or self._prompts.token_ids(prompt.messages)
         if len(tokens) + sampling.max_tokens > self._folder.context_tokens:
             raise BadRequestError(
                 f"the prompt has {len(tokens)} tokens and max_tokens is {sampling.max_tokens}, more than the model's context of"

@@ -13,6 +13,7 @@ from tritonrag_backends.generation.genai.scheduling import Token
 from tritonrag_backends.generation.genai.wire import End, Job
 
 _LOG = logging.getLogger(__name__)
+Foreign = Any  # an object of the library's, which ships no types
 _EVENTS: Final = 64
 _CHUNK_TOKENS: Final = 256  # of a prompt that runs alone, between two steps of the others
 _REASONS: Final = {
@@ -28,7 +29,7 @@ _REASONS: Final = {
 @dataclass(slots=True)
 class _Turn:
     job: Job
-    request: Any
+    request: Foreign
     number: int
     ended: bool = field(default=False)
 
@@ -40,7 +41,7 @@ class EngineLane:
     is no longer healthy: another one takes its place, over the same weights.
     """
 
-    def __init__(self, model: Any, *, places: int, static: bool) -> None:
+    def __init__(self, model: Foreign, *, places: int, static: bool) -> None:
         self._model, self._places, self._static = model, places, static
         self._turns: list[_Turn] = []
         self._open()
@@ -108,7 +109,7 @@ class EngineLane:
         self._events = self._engine.create_event_buffer(_EVENTS)
         self._running = self._broken = False
 
-    def _options(self, request: Any, job: Job) -> Any:
+    def _options(self, request: Foreign, job: Job) -> Foreign:
         options = og.TurnOptions(request)
         options.set_max_generated_tokens(job.max_tokens)
         options.set_do_sample(job.sampled)
@@ -139,7 +140,7 @@ class EngineLane:
 class SingleRun:
     """Implements `Single` over one Generator of the library: a prompt in chunks, then token by token."""
 
-    def __init__(self, model: Any, adapters: Any, job: Job, eos_ids: Sequence[int]) -> None:
+    def __init__(self, model: Foreign, adapters: Foreign, job: Job, eos_ids: Sequence[int]) -> None:
         self._job, self._eos_ids = job, frozenset(eos_ids)
         self._prompt = np.array(job.tokens, np.int32)
         self._appended = self._written = 0
@@ -157,7 +158,7 @@ class SingleRun:
         try:
             yield from self._run()
         except RuntimeError as error:
-            _LOG.error("a generation that ran alone failed: %s", error)  # noqa: TRY400 - the library's text says it all
+            _LOG.error("a generation that ran alone failed: %s", error)
             yield _failed(self._job)
 
     def _run(self) -> Iterator[Token | End]:
@@ -176,7 +177,7 @@ class SingleRun:
             yield End(self._job.id, "length")
 
 
-def load_model(folder: str, *, execution: str, threads: int, static_batch: int | None) -> Any:
+def load_model(folder: str, *, execution: str, threads: int, static_batch: int | None) -> Foreign:
     """The library's Model. `static_batch`: generations of one batch, for a model that can't batch by itself."""
     config = og.Config(folder)
     if execution == "cuda":

@@ -33,7 +33,7 @@ def chat_prompts(folder: Path, tokenizer: Tokenizer) -> ChatPrompts:
     added = tokenizer.get_added_tokens_decoder()
     control = frozenset(number for number, token in added.items() if is_control(token.content, special=token.special))
     return ChatPrompts(
-        render=partial(render_around_system, ChatTemplate.read(folder)),
+        render=partial(render_around_system, ChatTemplate.read(folder).render),
         encode=partial(_encode, tokenizer),
         control=control,
     )

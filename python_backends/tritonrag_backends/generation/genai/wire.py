@@ -17,7 +17,10 @@ _MAX_BYTES: Final = 64 << 20  # a prompt of a million tokens takes 7 MB; more is
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The model to load and how. `batch` and `lanes` are for models that can't batch by themselves; `threads` 0: the library's choice."""
+    """The model to load and how. `threads` 0: the library's choice.
+
+    `batch` and `lanes` are for models that can't batch by themselves.
+    """
 
     model: str
     execution: str
@@ -72,7 +75,10 @@ class Failed:
 
 
 class End(NamedTuple):
-    """A generation is over and its place free. `reason`: stop, length, cancelled or error; the last with an error's code and message."""
+    """A generation is over and its place free.
+
+    `reason`: stop, length, cancelled or error; the last with an error's code and message.
+    """
 
     id: int
     reason: str

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from tritonrag_backends.generation.genai.folder import ModelFolder
@@ -25,8 +26,6 @@ from tritonrag_client.errors import InternalError, RagError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
-
 _LOG = logging.getLogger(__name__)
 _READ_BYTES: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
@@ -88,7 +87,10 @@ def serve(connection: socket.socket, inbox: Inbox, first: "list[WireMessage]") -
 
 
 def load(setup: Setup) -> tuple[Scheduler, Ready]:
-    """The model behind a scheduler. Raises UnavailableError (no library, no device) or InternalError (the library refuses the model)."""
+    """The model behind a scheduler.
+
+    Raises UnavailableError (no library, no device) or InternalError (the library refuses the model).
+    """
     folder = ModelFolder.read(Path(setup.model), verify=False)  # the generator has looked
     og = _library()
     if setup.execution == "cuda" and not og.is_cuda_available():
@@ -105,7 +107,7 @@ def load(setup: Setup) -> tuple[Scheduler, Ready]:
         ) from error
 
 
-def _open(og: "Any", setup: Setup, folder: ModelFolder) -> tuple[Scheduler, Ready]:
+def _open(og: ModuleType, setup: Setup, folder: ModelFolder) -> tuple[Scheduler, Ready]:
     from tritonrag_backends.generation.genai import lanes  # noqa: PLC0415 - needs the library
 
     batch = None if folder.dynamic else setup.batch
@@ -124,7 +126,7 @@ def _open(og: "Any", setup: Setup, folder: ModelFolder) -> tuple[Scheduler, Read
     return scheduler, Ready(slots=places, adapters=names)
 
 
-def _library() -> "Any":
+def _library() -> ModuleType:
     try:
         import onnxruntime_genai as og  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -132,7 +134,7 @@ def _library() -> "Any":
             f"the onnxruntime_genai engine needs its library ({error}); pip install 'tritonrag[genai]'"
         ) from error
     og.disable_telemetry_events()
-    return og
+    return og  # type: ignore[no-any-return]  # it ships no types
 
 
 def _take(scheduler: Scheduler, message: WireMessage) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from tritonrag_backends.generation.chat_prompts import ChatPrompts
 from tritonrag_backends.generation.engine import Capabilities, Delta, Load, Message, Prompt, Sampling, require_able
 from tritonrag_backends.generation.tensorrt_llm.adapters import Adapter, read_adapters
 from tritonrag_backends.generation.tensorrt_llm.arguments import (
@@ -17,7 +18,7 @@ from tritonrag_backends.generation.tensorrt_llm.arguments import (
     llm_arguments,
     samples_with_speculation,
 )
-from tritonrag_backends.generation.tensorrt_llm.chat_prompts import ChatPrompts
+from tritonrag_backends.generation.tensorrt_llm.chat_prompts import chat_prompts
 from tritonrag_backends.generation.tensorrt_llm.checkpoint import Checkpoint
 from tritonrag_backends.generation.tensorrt_llm.cumulative import CumulativeText
 from tritonrag_backends.generation.tensorrt_llm.devices import device_group, prepare_environment
@@ -52,7 +53,7 @@ def open_tensorrt_llm(settings: TrtllmSettings, *, instance: int = 0) -> "Tensor
     library = load_library()
     llm = load_model(library, checkpoint, llm_arguments(settings, checkpoint, adapters, library, len(group)))
     try:
-        prompts = ChatPrompts(llm.tokenizer)
+        prompts = chat_prompts(llm.tokenizer)
     except BadRequestError:
         llm.shutdown()
         raise
