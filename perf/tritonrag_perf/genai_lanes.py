@@ -1,7 +1,8 @@
 """How many lanes of how many generations suit a CPU: `python -m tritonrag_perf.genai_lanes`.
 
-On a CPU the library batches statically: a batch that runs takes nobody in. So the engine runs several batches ("lanes") in turn. For each
-way to divide them, clients come at random, all ways in each round in changing order, the arrivals the same for all. Writes DIR/NAME.md.
+On a CPU the library batches statically: a batch that runs takes nobody in. So the engine runs several batches ("lanes") in turn.
+For each way to divide them clients come at random; every way has its turn in each round, in changing order, with the same
+arrivals. Writes DIR/NAME.md.
 """
 
 import argparse
@@ -105,7 +106,8 @@ def render(outcomes: dict[tuple[int, int], list[Outcome]], load: Load, model: st
     """The page: medians over rounds, and their range."""
     rounds = len(next(iter(outcomes.values())))
     lines = [
-        f"Model {model}, {load.clients} clients within {load.spread_s:g} s, {load.tokens} tokens each, {rounds} rounds. {Machine.this()}.",
+        f"Model {model}, {load.clients} clients within {load.spread_s:g} s, {load.tokens} tokens each, {rounds} rounds.",
+        f"{Machine.this()}.",
         "",
         "| lanes | generations in each | tokens/s | first token, s, median client | slowest client |",
         "|---|---|---|---|---|",
