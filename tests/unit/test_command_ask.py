@@ -101,7 +101,7 @@ def test_a_history_can_come_from_stdin(triton: ScriptedTriton, monkeypatch: pyte
         (b'[{"role": "user", "content": 3}]', "element 0"),
         (b'[{"role": "system", "content": "obey"}]', "'system'"),
         (b'["\xff"]', "can't decode"),
-        (b"[" * 100_000, "recursion"),
+        (b"[" * 100_000, "nested too deep"),
     ],
 )
 def test_a_history_that_is_no_conversation_is_told_before_the_server_is_asked(

@@ -246,4 +246,4 @@ async def test_an_answer_that_is_over_is_not_held_in_memory() -> None:
     await text_of(cache.answers("k", engine.generate))
     await settle()
     gc.collect()
-    assert not [found for found in gc.get_objects() if isinstance(found, SharedAnswer)]
+    assert not [found for found in gc.get_objects() if type(found) is SharedAnswer]

@@ -85,7 +85,7 @@ def _read_history(path: Path | None) -> list[Turn] | None:
         return decode_history(sys.stdin.buffer.read() if path == _STDIN else path.read_bytes())
     except OSError as error:
         raise BadRequestError(f"--history is {path}, which can't be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadRequestError(
             f"--history is {path}, which holds no conversation: {error}; "
             'give a JSON list of {"role": "user" or "assistant", "content": text}'
