@@ -66,6 +66,9 @@ class GeneratorSettings(BaseModel):
     temperature: float = Field(
         default=0.0, ge=0, le=100, description="where a request does not say; 0: the likeliest token"
     )
+    first_token_timeout_s: float = Field(
+        default=90, gt=0, le=86_400, description="seconds for which an engine may write nothing before it is given up"
+    )
     timeout_s: float = Field(
         default=300, gt=0, le=86_400, description="seconds that an answer may take, whatever its request says"
     )

@@ -82,6 +82,16 @@ async def test_an_engine_that_fails_before_its_first_text_yields_a_quoted_answer
     assert (trail.failure, trail.degraded) == ("unavailable", True)
 
 
+async def test_an_engine_that_writes_nothing_in_time_yields_a_quoted_answer() -> None:
+    engine = ScriptedEngine(texts=(), hangs=True)
+    answers = answering(engine)
+    answers._first_token_timeout_s = 0.02
+    deltas, trail = await ask(answers)
+    assert text_of(deltas) == "quoted [1]"
+    assert trail.failure == "deadline"
+    assert engine.running == 0
+
+
 async def test_half_an_answer_that_nobody_saw_is_replaced_whole() -> None:
     engine = ScriptedEngine(failure=UnavailableError("gone"), fails_after=1)
     deltas, _ = await ask(answering(engine))

@@ -6,6 +6,7 @@
 Whatever one stage gave up stands in `degraded` of the first delta, and in the answer's trail.
 """
 
+import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from tritonrag_backends.generation.answer_cache import AnswerCache
 from tritonrag_backends.generation.answer_key import answer_key
 from tritonrag_backends.generation.engine import Delta, Engine, Load, Prompt, Sampling, require_able
-from tritonrag_backends.generation.fallback import with_fallback
+from tritonrag_backends.generation.fallback import first_within, with_fallback
 from tritonrag_backends.generation.trail import AnswerTrail
 from tritonrag_backends.prompting.builder import BuiltPrompt, PromptBuilder
 from tritonrag_backends.prompting.citations import Citations
@@ -43,7 +44,17 @@ class AnswerJob:
 class Answering:
     """Holds what all answers share: the engine, the fallback, the prompts, the cache. Lives in one event loop."""
 
-    def __init__(self, engine: Engine, *, extractive: Engine, prompts: PromptBuilder, cache: AnswerCache) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        extractive: Engine,
+        prompts: PromptBuilder,
+        cache: AnswerCache,
+        first_token_timeout_s: float = math.inf,
+    ) -> None:
+        """`first_token_timeout_s`: an engine that writes nothing for so long has failed."""
+        self._first_token_timeout_s = first_token_timeout_s
         self._engine, self._extractive, self._prompts, self._cache = engine, extractive, prompts, cache
         self._prompt_fingerprint = prompts.fingerprint if engine.capabilities.reads_messages else ""
 
@@ -114,19 +125,23 @@ class Answering:
     ) -> AsyncGenerator[Delta, None]:
         """What the engine writes, its citations turned into sources' numbers."""
         if built is None:
-            async with aclosing(self._engine.generate(prompt, sampling)) as deltas:
+            async with aclosing(self._generate(prompt, sampling)) as deltas:
                 async for delta in deltas:
                     yield delta
             return
         citations = Citations(built.labels)
         try:
-            async with aclosing(self._engine.generate(replace(prompt, messages=built.messages), sampling)) as deltas:
+            async with aclosing(self._generate(replace(prompt, messages=built.messages), sampling)) as deltas:
                 async for delta in deltas:
                     text = citations.push(delta.text) + (citations.flush() if delta.finish_reason else "")
                     if text or delta.finish_reason or delta.degraded:
                         yield replace(delta, text=text)
         finally:
             trail.citations_kept, trail.citations_removed = citations.kept, citations.removed
+
+    def _generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        deltas = self._engine.generate(prompt, sampling)
+        return first_within(deltas, self._first_token_timeout_s, engine=self._engine.capabilities.engine)
 
     def _or_quoted(
         self, deltas: AsyncGenerator[Delta, None], job: AnswerJob, prompt: Prompt, trail: AnswerTrail

@@ -1,5 +1,6 @@
 """When the engine fails: another answer, whole, that says so; never half an answer glued to another."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -7,6 +8,7 @@ from contextlib import aclosing
 from tritonrag_backends.generation.engine import Delta
 from tritonrag_client.errors import (
     BadRequestError,
+    DeadlineError,
     InternalError,
     RagError,
     RequestCancelledError,
@@ -56,6 +58,25 @@ async def with_fallback(
         return
     async with aclosing(_quoted(begin_fallback(), engine, error.code)) as quoted:
         async for delta in quoted:
+            yield delta
+
+
+async def first_within(
+    deltas: AsyncGenerator[Delta, None], timeout_s: float, *, engine: str
+) -> AsyncGenerator[Delta, None]:
+    """The deltas. Raises DeadlineError where the first does not come in time, and closes them."""
+    async with aclosing(deltas):
+        try:
+            async with asyncio.timeout(timeout_s):
+                first = await anext(deltas, None)
+        except TimeoutError:
+            raise DeadlineError(
+                f"the {engine} engine wrote nothing within {timeout_s:g} s; try again later, or raise"
+                " TRITONRAG_GENERATOR_FIRST_TOKEN_TIMEOUT_S on the server"
+            ) from None
+        if first is not None:
+            yield first
+        async for delta in deltas:
             yield delta
 
 

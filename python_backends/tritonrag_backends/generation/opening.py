@@ -23,7 +23,13 @@ def open_answering(settings: Settings, embed: Embed, *, instance: int = 0) -> An
         max_tokens=settings.prompt.max_tokens,
         fence_key=settings.prompt.fence_key.get_secret_value().encode(),
     )
-    return Answering(engine, extractive=extractive, prompts=prompts, cache=AnswerCache(store))
+    return Answering(
+        engine,
+        extractive=extractive,
+        prompts=prompts,
+        cache=AnswerCache(store),
+        first_token_timeout_s=settings.generator.first_token_timeout_s,
+    )
 
 
 def open_engine(settings: Settings, embed: Embed, *, instance: int = 0) -> Engine:
