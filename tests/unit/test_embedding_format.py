@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tritonrag_backends.embedding.encoder import Encoder
-from tritonrag_backends.embedding.format import MANIFEST_FILE, EmbedderManifest, Parity, record_file
+from tritonrag_backends.embedding.format import MANIFEST_FILE, EmbedderManifest, Parity
+from tritonrag_backends.model_folder import record_file
 from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
 
 

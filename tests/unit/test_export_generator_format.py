@@ -9,14 +9,13 @@ import pytest
 
 from tritonrag_backends.generation.genai.format import (
     MANIFEST_FILE,
-    FileRecord,
     GeneratorManifest,
     Parity,
     adapter_file,
     check_adapter_name,
     fingerprint_of,
-    record_file,
 )
+from tritonrag_backends.model_folder import FileRecord, record_file
 from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
 
 PARITY = Parity(prompts=4, positions=9, max_abs_logit_difference=0.5, equal_tokens=0.9, equal_answers=1)

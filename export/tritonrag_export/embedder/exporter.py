@@ -1,6 +1,5 @@
 """`tritonrag export embedder`: a model folder in, an embedder folder out, checked before anything is written."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,15 +11,16 @@ from tritonrag_backends.embedding.format import (
     TOKENIZER_FILE,
     EmbedderManifest,
     Parity,
-    record_file,
 )
 from tritonrag_backends.embedding.tokens import TextTokenizer
+from tritonrag_backends.model_folder import record_file
 from tritonrag_client.errors import BadRequestError
 from tritonrag_export.embedder.bert import build_bert
 from tritonrag_export.embedder.parity import PARITY_TEXTS, Graphs, check_parity
 from tritonrag_export.embedder.quantise import quantise
 from tritonrag_export.embedder.smoothing import CALIBRATION_TEXTS, measure_factors
 from tritonrag_export.embedder.source import DEFAULT_NAME, SourceModel, find_default_source, read_source
+from tritonrag_export.publishing import publish
 
 Report = Callable[[str, float], None]
 
@@ -39,7 +39,7 @@ def export_embedder(source: Path | None, output: Path, report: Report | None = N
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
         manifest = _write(model, folder, report)
-        _put_in_place(folder, output)
+        publish(folder, output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     report("done", 1.0)
@@ -94,30 +94,3 @@ def _describe(model: SourceModel, folder: Path, parity: Parity) -> EmbedderManif
         files={name: record_file(path) for name, path in names.items()},
         parity=parity,
     )
-
-
-def _put_in_place(folder: Path, output: Path) -> None:
-    """Rename, after everything is on disk: a crash leaves the old embedder, or the new one, never half of one.
-
-    Replacing takes two renames (a folder can't be renamed over a full one), so a crash between them leaves none at `output`
-    and the old one beside it.
-    """
-    for path in (*folder.iterdir(), folder):
-        _sync(path)
-    folder.chmod(0o755)  # mkdtemp makes it ours alone; a server may run as another user
-    if output.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{output.name}-old-", dir=output.parent))
-        output.rename(old)
-        folder.rename(output)
-        shutil.rmtree(old)
-    else:
-        folder.rename(output)
-    _sync(output.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

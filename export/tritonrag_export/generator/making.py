@@ -11,8 +11,8 @@ from tritonrag_backends.generation.genai.format import (
     Parity,
     Precision,
     fingerprint_of,
-    record_file,
 )
+from tritonrag_backends.model_folder import record_file
 from tritonrag_export.generator.build import build
 from tritonrag_export.generator.gguf import write_checkpoint
 from tritonrag_export.generator.lora import LoraAdapter, read_adapter

@@ -1,6 +1,5 @@
 """A folder that appears whole or not at all: filled beside its place, put there by a rename."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tritonrag_client.errors import BadRequestError
+from tritonrag_export.publishing import publish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,35 +39,6 @@ def staged(output: Path) -> Iterator[Staging]:
         staging.folder.mkdir()
         staging.scratch.mkdir()
         yield staging
-        _put_in_place(staging.folder, output)
+        publish(staging.folder, output)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _put_in_place(folder: Path, output: Path) -> None:
-    """Rename, after everything is on disk: a crash leaves the old export, or the new one, never half of one.
-
-    Replacing takes two renames (a folder can't be renamed over a full one), so a crash between them leaves none at `output`
-    and the old one beside it.
-    """
-    for path in (*folder.rglob("*"), folder):
-        path.chmod(
-            0o755 if path.is_dir() else 0o644
-        )  # temporary files are ours alone; a server may run as another user
-        _sync(path)
-    if output.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{output.name}-old-", dir=output.parent))
-        output.rename(old)
-        folder.rename(output)
-        shutil.rmtree(old)
-    else:
-        folder.rename(output)
-    _sync(output.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

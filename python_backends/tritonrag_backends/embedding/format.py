@@ -19,14 +19,13 @@ The fingerprint is the identity of the vector space: two embedders with the same
 architecture, tokenizer, pooling, `max_tokens` and normalisation, and not the precision: int8 and fp32 share a space.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
+from tritonrag_backends.model_folder import FileRecord, FolderKind, records_of
 
 FORMAT_VERSION: Final = 1
 MANIFEST_FILE: Final = "embedder.json"
@@ -36,15 +35,13 @@ Precision = Literal["int8", "fp32"]
 Pooling = Literal["mean", "cls"]
 MODEL_FILES: Final[Mapping[Precision, str]] = {"int8": "model.int8.onnx", "fp32": "model.fp32.onnx"}
 
-_WAY_OUT = "write one with: tritonrag export embedder --output DIR"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRecord:
-    """What a file must be: its length and the SHA-256 of its bytes (hex)."""
-
-    bytes: int
-    sha256: str
+_KIND: Final = FolderKind(
+    article="an",
+    noun="embedder",
+    manifest_file=MANIFEST_FILE,
+    format_version=FORMAT_VERSION,
+    way_out="write one with: tritonrag export embedder --output DIR",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,56 +83,20 @@ class EmbedderManifest:
         Raises NotFoundError where there is no embedder, BadRequestError where it is of another format,
         InternalError where it is damaged.
         """
-        manifest = _parse(directory, _read(directory))
+        manifest = _KIND.read(directory, _build)
         if verify:
             manifest.verify(directory, manifest.files)
         return manifest
 
     def verify(self, directory: Path, names: Collection[str]) -> None:
         """Hold the named files to their records. Raises NotFoundError (missing) or InternalError (damaged, unrecorded)."""
-        for name in names:
-            if name not in self.files:
-                raise InternalError(f"the embedder in {directory} records no {name}; {_WAY_OUT}")
-            path = directory / name
-            if not path.is_file():
-                raise NotFoundError(f"the embedder in {directory} lacks its file {name}; {_WAY_OUT}")
-            if record_file(path) != self.files[name]:
-                raise InternalError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST_FILE}; {_WAY_OUT}")
+        _KIND.verify(directory, self.files, names)
 
 
-def record_file(path: Path) -> FileRecord:
-    """Length and SHA-256 of a file as it lies on disk."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRecord(bytes=path.stat().st_size, sha256=digest)
-
-
-def _read(directory: Path) -> str:
-    if not directory.is_dir():
-        raise NotFoundError(f"there is no embedder folder at {directory}; {_WAY_OUT}")
-    path = directory / MANIFEST_FILE
-    if not path.is_file():
-        raise NotFoundError(f"{directory} is not an embedder folder: it holds no {MANIFEST_FILE}; {_WAY_OUT}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InternalError(f"{path} is damaged: it is not UTF-8; {_WAY_OUT}") from error
-
-
-def _parse(directory: Path, text: str) -> EmbedderManifest:
-    path = directory / MANIFEST_FILE
-    try:
-        fields: dict[str, Any] = json.loads(text)
-        version = fields["format_version"]
-        if version != FORMAT_VERSION:
-            raise BadRequestError(
-                f"{path} is of format {version!r}, and this program reads format {FORMAT_VERSION}; {_WAY_OUT}"
-            )
-        fields["files"] = {name: FileRecord(**record) for name, record in fields["files"].items()}
-        fields["parity"] = Parity(**fields["parity"])
-        manifest = EmbedderManifest(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InternalError(f"{path} is damaged: it can't be read as a manifest; {_WAY_OUT}") from error
+def _build(fields: dict[str, Any]) -> EmbedderManifest:
+    """Raises ValueError, TypeError or KeyError for what no exporter of ours would write."""
+    records, parity = records_of(fields), Parity(**fields["parity"])
+    manifest = EmbedderManifest(**{**fields, "files": records, "parity": parity})
     if manifest.pooling not in get_args(Pooling):
-        raise InternalError(f"{path} is damaged: pooling is {manifest.pooling!r}; {_WAY_OUT}")
+        raise ValueError(f"pooling is {manifest.pooling!r}")
     return manifest

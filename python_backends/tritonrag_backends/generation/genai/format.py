@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
+from tritonrag_backends.model_folder import FileRecord, FolderKind, records_of
+from tritonrag_client.errors import BadRequestError
 
 FORMAT_VERSION: Final = 1
 MANIFEST_FILE: Final = "generator.json"
@@ -30,15 +31,13 @@ Execution = Literal["cpu", "cuda"]
 
 _ADAPTER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ADAPTER_ENDING: Final = ".onnx_adapter"
-_WAY_OUT = "write one with: tritonrag export generator --output DIR"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRecord:
-    """What a file must be: its length and the SHA-256 of its bytes (hex)."""
-
-    bytes: int
-    sha256: str
+_KIND: Final = FolderKind(
+    article="a",
+    noun="generator",
+    manifest_file=MANIFEST_FILE,
+    format_version=FORMAT_VERSION,
+    way_out="write one with: tritonrag export generator --output DIR",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +87,14 @@ class GeneratorManifest:
         Raises NotFoundError where there is no generator, BadRequestError where it is of another format,
         InternalError where it is damaged.
         """
-        manifest = _parse(directory, _read(directory))
+        manifest = _KIND.read(directory, _build)
         if verify:
             manifest.verify(directory, manifest.files)
         return manifest
 
     def verify(self, directory: Path, names: Collection[str]) -> None:
         """Hold the named files to their records. Raises NotFoundError (missing) or InternalError (damaged, unrecorded)."""
-        for name in names:
-            if name not in self.files:
-                raise InternalError(f"the generator in {directory} records no {name}; {_WAY_OUT}")
-            path = directory / name
-            if not path.is_file():
-                raise NotFoundError(f"the generator in {directory} lacks its file {name}; {_WAY_OUT}")
-            if record_file(path) != self.files[name]:
-                raise InternalError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST_FILE}; {_WAY_OUT}")
+        _KIND.verify(directory, self.files, names)
 
 
 def adapter_file(name: str) -> str:
@@ -124,42 +116,15 @@ def fingerprint_of(files: Mapping[str, FileRecord]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def record_file(path: Path) -> FileRecord:
-    """Length and SHA-256 of a file as it lies on disk."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRecord(bytes=path.stat().st_size, sha256=digest)
-
-
-def _read(directory: Path) -> str:
-    if not directory.is_dir():
-        raise NotFoundError(f"there is no generator folder at {directory}; {_WAY_OUT}")
-    path = directory / MANIFEST_FILE
-    if not path.is_file():
-        raise NotFoundError(f"{directory} is not a generator folder: it holds no {MANIFEST_FILE}; {_WAY_OUT}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InternalError(f"{path} is damaged: it is not UTF-8; {_WAY_OUT}") from error
-
-
-def _parse(directory: Path, text: str) -> GeneratorManifest:
-    path = directory / MANIFEST_FILE
-    try:
-        fields: dict[str, Any] = json.loads(text)
-        version = fields["format_version"]
-        if version != FORMAT_VERSION:
-            raise BadRequestError(
-                f"{path} is of format {version!r}, and this program reads format {FORMAT_VERSION}; {_WAY_OUT}"
-            )
-        fields["files"] = {name: FileRecord(**record) for name, record in fields["files"].items()}
-        fields["parity"] = None if fields["parity"] is None else Parity(**fields["parity"])
-        fields["adapter_parity"] = {name: Parity(**parity) for name, parity in fields["adapter_parity"].items()}
-        fields["adapters"] = tuple(fields["adapters"])
-        manifest = GeneratorManifest(**fields)
-        _check(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InternalError(f"{path} is damaged: it can't be read as a manifest; {_WAY_OUT}") from error
+def _build(fields: dict[str, Any]) -> GeneratorManifest:
+    read = {
+        "files": records_of(fields),
+        "parity": None if fields["parity"] is None else Parity(**fields["parity"]),
+        "adapter_parity": {name: Parity(**parity) for name, parity in fields["adapter_parity"].items()},
+        "adapters": tuple(fields["adapters"]),
+    }
+    manifest = GeneratorManifest(**{**fields, **read})
+    _check(manifest)
     return manifest
 
 
