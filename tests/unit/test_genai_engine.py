@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -140,6 +141,54 @@ async def test_more_than_may_wait_are_overloaded(tiny_llm_dir: Path) -> None:
         await asyncio.wait([second])
         await stream.aclose()
     await engine.close()
+
+
+async def test_the_bound_holds_for_those_who_come_while_the_worker_is_first_talked_to(tiny_llm_dir: Path) -> None:
+    engine = open_genai(GenaiSettings(model=tiny_llm_dir, threads=1, lanes=1, batch=1, max_waiting=1))
+    try:
+        came = await asyncio.gather(*(ask(engine, question) for question in QUESTIONS), return_exceptions=True)
+        assert sum(isinstance(outcome, OverloadedError) for outcome in came) == len(QUESTIONS) - 2
+        assert text_of(await ask(engine, QUESTIONS[0]))
+    finally:
+        await engine.close()
+
+
+async def test_one_who_leaves_before_the_worker_is_first_talked_to_holds_no_place(engine: GenaiEngine) -> None:
+    early = asyncio.create_task(ask(engine, QUESTIONS[0]))
+    await asyncio.sleep(0)
+    assert engine.load.waiting == 1
+    early.cancel()
+    await asyncio.wait([early])
+    assert engine.load.waiting == engine.load.running == 0
+    assert text_of(await ask(engine, QUESTIONS[0]))
+
+
+async def test_seeded_answers_that_are_left_free_their_place_and_memory_stays_flat(engine: GenaiEngine) -> None:
+    async def leave(count: int) -> None:
+        for seed in range(count):
+            deltas = engine.generate(prompt("On. " * 99), Sampling(max_tokens=1500, temperature=1.0, seed=seed))
+            await anext(deltas)
+            await deltas.aclose()
+        await until(lambda: engine.load.running == engine.load.waiting == 0)
+
+    await leave(20)
+    before = worker(engine).memory_info().rss
+    await leave(60)
+    assert worker(engine).memory_info().rss < before * 1.1 + 16 * 2**20
+
+
+async def test_a_generator_with_many_files_open_starts_its_worker(tiny_llm_dir: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        engine = open_genai(GenaiSettings(model=tiny_llm_dir, threads=1))
+        assert text_of(await ask(engine, QUESTIONS[0]))
+        await engine.close()
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_killed_worker_fails_what_ran_and_is_started_again(engine: GenaiEngine) -> None:

@@ -176,6 +176,8 @@ def test_messages_come_out_as_they_went_in_however_the_bytes_fall(sizes: list[in
         b"\x03\0\0\0abc",
         b'\x10\0\0\0{"kind":"Other"}',
         b'\x0f\0\0\0{"kind":"Ready"}',
+        b'\x33\0\0\0{"kind":"Step","started":[],"tokens":[1],"ends":[]}',
+        b'\x35\0\0\0{"kind":"Step","started":[],"tokens":[],"ends":[[1]]}',
     ],
 )
 def test_bytes_that_are_no_message_are_told_apart(data: bytes) -> None:

@@ -65,6 +65,16 @@ def test_a_template_without_a_system_role_gets_its_text_before_the_question(tiny
     assert tokenizer.decode(ids).startswith("[user]Answer from the passages.")
 
 
+def test_a_template_that_drops_the_system_text_in_silence_gets_it_before_the_question(
+    tiny_hf_dir: Path, tmp_path: Path
+) -> None:
+    dropping = "{% for message in messages %}{% if message.role != 'system' %}[{{ message.content | trim }}]{% endif %}{% endfor %}"
+    folder = _copy(tiny_hf_dir, tmp_path, dropping)
+    tokenizer = read_tokenizer(folder)
+    ids = chat_prompts(folder, tokenizer).token_ids(MESSAGES)
+    assert tokenizer.decode(ids).startswith("[Answer from the passages.")
+
+
 def test_a_template_that_refuses_the_messages_is_a_bad_request(tiny_hf_dir: Path, tmp_path: Path) -> None:
     folder = _copy(tiny_hf_dir, tmp_path, "{{ raise_exception('roles must alternate') }}")
     with pytest.raises(BadRequestError, match="roles must alternate"):

@@ -22,7 +22,7 @@ _TEMPLATE_FILE: Final = "chat_template.jinja"
 _SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
 # For a model that has none, such as one that was never tuned to chat.
 _PLAIN: Final = (
-    "{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}\n\n{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}\n\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
@@ -61,12 +61,15 @@ class ChatTemplate:
 
 
 def render_around_system(render: Callable[[Sequence[Message]], str], messages: Sequence[Message]) -> str:
-    """The prompt's text; for templates that know no system role its text goes before the first message of the user.
+    """The prompt's text; for templates that refuse a system role, or drop it, its text goes before the user's first message.
 
     Raises BadRequestError where the template refuses the messages even so.
     """
+    system = [message.content.strip() for message in messages if message.role == "system"]
     try:
-        return render(messages)
+        text = render(messages)
+        if all(content in text for content in system):
+            return text
     except TemplateError:
         pass
     try:

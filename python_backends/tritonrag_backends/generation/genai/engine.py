@@ -121,6 +121,11 @@ class GenaiEngine:
                 f"the prompt has {len(tokens)} tokens and max_tokens is {sampling.max_tokens}, more than the model's context of"
                 f" {self._folder.context_tokens} together; ask for fewer max_tokens, or send a shorter question or history"
             )
+        if max(tokens) >= self._folder.vocab_size:
+            raise InternalError(
+                f"the tokenizer gives token {max(tokens)}, and the model knows {self._folder.vocab_size}: they do not belong"
+                " together; export the model again"
+            )
         return Job(
             id=next(self._numbers),
             tokens=tokens,

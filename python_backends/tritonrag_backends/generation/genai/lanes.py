@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +31,6 @@ class _Turn:
     job: Job
     request: Foreign
     number: int
-    ended: bool = field(default=False)
 
 
 class EngineLane:

@@ -32,7 +32,7 @@ class WorkerProcess:
     def start(cls, settings: GenaiSettings) -> "WorkerProcess":
         """Start it and send the Setup; call in STARTER. Raises UnavailableError where no Python can be found or started."""
         ours, theirs = socket.socketpair()
-        command = [str(find_python()), "-m", WORKER_MODULE, str(theirs.fileno()), str(os.getpid())]
+        command = [str(find_python()), "-P", "-m", WORKER_MODULE, str(theirs.fileno()), str(os.getpid())]
         try:
             process = subprocess.Popen(
                 command,
@@ -46,8 +46,13 @@ class WorkerProcess:
             raise UnavailableError(f"the language model's process can't be started: {error}") from error
         finally:
             theirs.close()
-        ours.sendall(to_frame(_setup(settings)))
-        return cls(process=process, connection=ours)
+        worker = cls(process=process, connection=ours)
+        try:
+            ours.sendall(to_frame(_setup(settings)))
+        except OSError as error:  # it has died already
+            worker.stop()
+            raise judge_failure(str(error)) from error
+        return worker
 
     def wait_ready(self, timeout_s: float) -> Ready:
         """Block until the model is loaded. Raises what `judge` raises, UnavailableError after `timeout_s`."""

@@ -76,9 +76,12 @@ class Supervisor:
             self._task = asyncio.create_task(self._supervise())
         if self._link is None:
             raise UnavailableError("the language model is being started again; try again later")
-        writer = await asyncio.shield(self._link)
-        generation = Generation(job.id)
-        self._generations[job.id] = generation
+        generation = self._generations[job.id] = Generation(job.id)  # counts, and can be lost, from here on
+        try:
+            writer = await asyncio.shield(self._link)
+        except BaseException:
+            self._generations.pop(job.id, None)
+            raise
         writer.write(to_frame(job))
         return generation
 

@@ -139,12 +139,12 @@ def _parse(body: bytes | bytearray) -> WireMessage:
     try:
         content = json.loads(body)
         message: WireMessage = _KINDS[content.pop("kind")](**content)
+        if isinstance(message, Step):
+            return Step(
+                started=list(message.started),
+                tokens=[(job, list(tokens)) for job, tokens in message.tokens],
+                ends=[End(*end) for end in message.ends],
+            )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise WireError("a frame that is no message") from error
-    if isinstance(message, Step):
-        return Step(
-            started=message.started,
-            tokens=[(job, tokens) for job, tokens in message.tokens],
-            ends=[End(*end) for end in message.ends],
-        )
     return message

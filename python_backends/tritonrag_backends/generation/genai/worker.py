@@ -36,11 +36,13 @@ class Inbox:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._frames = connection, Frames()
+        self._poll = select.poll()  # select() takes no descriptor above 1023, and this has its number in the generator
+        self._poll.register(connection, select.POLLIN)
 
     def read(self, *, wait: bool) -> "list[WireMessage] | None":
         """What has come, after waiting for something if told to; None when the generator is gone."""
         messages: list[WireMessage] = []
-        while wait or select.select([self._connection], [], [], 0)[0]:
+        while wait or self._poll.poll(0):
             data = self._connection.recv(_READ_BYTES)
             if not data:
                 return None
