@@ -50,9 +50,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def adapters(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one adapter that changes what is likeliest."""
+    import torch  # noqa: PLC0415
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    torch.manual_seed(1)
+    config = LoraConfig(r=8, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
+    folder = tmp_path_factory.mktemp("adapters")
+    adapted.save_pretrained(folder / "other")
+    return folder
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(model: Path) -> AsyncIterator[TensorRtLlmEngine]:
-    settings = TrtllmSettings(model=model, max_batch_size=8, max_seq_len=2048, kv_max_tokens=32_768, kv_fraction=0.2)
+async def engine(model: Path, adapters: Path) -> AsyncIterator[TensorRtLlmEngine]:
+    settings = TrtllmSettings(
+        model=model, max_batch_size=8, max_seq_len=2048, kv_max_tokens=32_768, kv_fraction=0.2, lora_dir=adapters
+    )
     opened = open_tensorrt_llm(settings)
     yield opened
     await opened.close()
@@ -85,6 +102,14 @@ async def test_leaving_frees_the_place(engine: TensorRtLlmEngine) -> None:
         await deltas.aclose()
     assert engine.load.running == 0
     assert text_of(await ask(engine, Sampling(max_tokens=8)))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_adapter_changes_the_answer_and_only_where_it_is_asked_for(engine: TensorRtLlmEngine) -> None:
+    plain = text_of(await ask(engine, Sampling(max_tokens=32)))
+    adapted = text_of(await ask(engine, Sampling(max_tokens=32, lora_name="other")))
+    assert adapted != plain
+    assert text_of(await ask(engine, Sampling(max_tokens=32))) == plain
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -127,6 +127,17 @@ async def test_closing_ends_who_waits_with_unavailable_and_shuts_the_library_dow
         await ask(engine)
 
 
+async def test_closing_between_two_deltas_ends_the_answer_too(script: Any, tiny_hf_dir: Path) -> None:
+    script.hangs = True
+    engine = opened(tiny_hf_dir)
+    deltas = engine.generate(PROMPT, SAMPLING)
+    await anext(deltas)
+    await engine.close()
+    with pytest.raises(UnavailableError):
+        await anext(deltas)
+    assert (script.running, script.aborted) == (0, 1)
+
+
 async def test_sampling_is_asked_for_by_the_librarys_names(script: Any, tiny_hf_dir: Path) -> None:
     engine = opened(tiny_hf_dir, sampler="TRTLLMSampler")
     await ask(engine)
@@ -220,6 +231,33 @@ def test_a_model_that_the_library_refuses_is_named_without_its_words(script: Any
     with pytest.raises(BadRequestError) as caught:
         opened(tiny_hf_dir)
     assert "secret" not in caught.value.message
+
+
+def engine_folder(folder: Path, tokenizer: Path) -> Path:
+    """As trtllm-build leaves one."""
+    folder.mkdir()
+    (folder / "config.json").write_text('{"build_config": {"max_seq_len": 512}}')
+    (folder / "rank0.engine").touch()
+    (folder / "tokenizer.json").write_bytes((tokenizer / "tokenizer.json").read_bytes())
+    return folder
+
+
+async def test_a_folder_of_trtllm_build_is_loaded_the_older_way(script: Any, tiny_hf_dir: Path, tmp_path: Path) -> None:
+    engine = opened(engine_folder(tmp_path / "engine", tiny_hf_dir))
+    assert engine.capabilities.context_tokens == 512
+    assert text_of(await ask(engine)) == "It is so."
+    assert script.llm_arguments["model"] == str(tmp_path / "engine")
+
+
+def test_where_the_older_way_is_gone_the_checkpoint_is_asked_for(
+    script: Any,  # noqa: ARG001
+    tiny_hf_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_llm._tensorrt_engine", None)
+    with pytest.raises(BadRequestError, match="trtllm-build any more"):
+        opened(engine_folder(tmp_path / "engine", tiny_hf_dir))
 
 
 def test_without_the_library_the_way_out_is_told(tiny_hf_dir: Path) -> None:

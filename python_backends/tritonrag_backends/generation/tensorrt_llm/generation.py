@@ -9,6 +9,7 @@ from tritonrag_backends.generation.tensorrt_llm.foreign import Foreign
 from tritonrag_client.errors import InternalError, UnavailableError
 
 _LOG = logging.getLogger(__name__)
+_CLOSING = "the engine is closing; ask again in a while"
 
 
 class Generation:
@@ -28,6 +29,7 @@ class Generation:
 
         Raises InternalError where the library failed this request, UnavailableError where the whole engine did or is closed.
         """
+        self._require_open()
         self._reader = asyncio.current_task()
         try:
             await anext(self._steps)
@@ -36,7 +38,7 @@ class Generation:
         except asyncio.CancelledError:
             if self._closing and self._reader is not None:  # by `end`, not by the one who reads
                 self._reader.uncancel()
-                raise UnavailableError("the engine is closing; ask again in a while") from None
+                raise UnavailableError(_CLOSING) from None
             raise
         except self._request_error as error:
             _LOG.error("tensorrt_llm failed a request: %s", error)
@@ -47,6 +49,10 @@ class Generation:
         finally:
             self._reader = None
         return self._result.outputs[0]
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise UnavailableError(_CLOSING)
 
     def usage(self) -> Usage:
         """Tokens so far; those reused are known where the release tells them."""
