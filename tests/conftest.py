@@ -41,3 +41,14 @@ def tiny_llm_with_adapters_dir(
     folder = tmp_path_factory.mktemp("tiny") / "genai-lora"
     export_generator(tiny_hf_dir, folder, precision="fp32", adapters=tiny_lora_dirs)
     return folder
+
+
+@pytest.fixture(scope="session")
+def endless_llm_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny language model that writes on until it is stopped, so that a test can be sure to stop it in the middle."""
+    from tests.tiny_llm import make_hf_model  # noqa: PLC0415 - loads torch
+    from tritonrag_export.generator.exporter import export_generator  # noqa: PLC0415 - loads onnx
+
+    folder = tmp_path_factory.mktemp("endless")
+    export_generator(make_hf_model(folder / "hf", endless=True), folder / "genai", precision="fp32")
+    return folder / "genai"

@@ -17,8 +17,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_hf_model(folder: Path) -> Path:
-    """A model folder as `save_pretrained` writes it. The same each time."""
+def make_hf_model(folder: Path, *, endless: bool = False) -> Path:
+    """A model folder as `save_pretrained` writes it. The same each time. `endless`: it never ends an answer by itself."""
     _tokenizer().save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -34,7 +34,11 @@ def make_hf_model(folder: Path) -> Path:
         pad_token_id=1,
         initializer_range=0.2,  # with the usual 0.02 one token wins everywhere
     )
-    LlamaForCausalLM(config).eval().save_pretrained(folder)
+    model = LlamaForCausalLM(config).eval()
+    if endless:
+        with torch.no_grad():
+            model.lm_head.weight[1].zero_()  # a score of 0, where the best of 600 is far above
+    model.save_pretrained(folder)
     return folder
 
 

@@ -65,12 +65,12 @@ def wire(server: RunningServer) -> Iterator[Wire]:
 
 
 @pytest.fixture(scope="session")
-def llm_settings(settings: Settings, tiny_llm_dir: Path) -> Settings:
-    """A tiny language model writes: random weights, so nonsense, but through everything that a real one goes through."""
+def llm_settings(settings: Settings, endless_llm_dir: Path) -> Settings:
+    """A language model with random weights: it writes nonsense, but through everything that a real one goes through."""
     return settings.model_copy(
         update={
             "generator": GeneratorSettings(engine="onnxruntime_genai", max_tokens=64),
-            "genai": GenaiSettings(model=tiny_llm_dir, threads=1),
+            "genai": GenaiSettings(model=endless_llm_dir, threads=1),
         }
     )
 

@@ -42,8 +42,8 @@ async def until(condition: Callable[[], bool], deadline_s: float = 20) -> None:
 
 
 @pytest.fixture
-async def engine(tiny_llm_dir: Path) -> AsyncIterator[GenaiEngine]:
-    opened = open_genai(GenaiSettings(model=tiny_llm_dir, threads=1))
+async def engine(endless_llm_dir: Path) -> AsyncIterator[GenaiEngine]:
+    opened = open_genai(GenaiSettings(model=endless_llm_dir, threads=1))
     yield opened
     await opened.close()
 
@@ -65,14 +65,16 @@ def by_transformers(folder: Path, questions: list[str]) -> list[str]:
 
 
 async def test_greedy_answers_are_those_of_transformers_alone_and_many_at_once(
-    engine: GenaiEngine, tiny_hf_dir: Path
+    tiny_llm_dir: Path, tiny_hf_dir: Path
 ) -> None:
+    engine = open_genai(GenaiSettings(model=tiny_llm_dir, threads=1))
     expected = by_transformers(tiny_hf_dir, QUESTIONS)
     assert [text_of(await ask(engine, question)) for question in QUESTIONS] == expected
     together = await asyncio.gather(*(ask(engine, question) for question in QUESTIONS))
     assert [text_of(deltas) for deltas in together] == expected
     assert any(len(deltas) > 1 for deltas in together)
     assert engine.load.running == engine.load.waiting == 0
+    await engine.close()
 
 
 async def test_the_last_delta_counts_the_tokens(engine: GenaiEngine) -> None:
@@ -126,8 +128,8 @@ async def test_what_does_not_fit_is_refused_with_the_numbers(engine: GenaiEngine
     assert text_of(await ask(engine, QUESTIONS[0]))
 
 
-async def test_more_than_may_wait_are_overloaded(tiny_llm_dir: Path) -> None:
-    engine = open_genai(GenaiSettings(model=tiny_llm_dir, threads=1, lanes=1, batch=1, max_waiting=1))
+async def test_more_than_may_wait_are_overloaded(endless_llm_dir: Path) -> None:
+    engine = open_genai(GenaiSettings(model=endless_llm_dir, threads=1, lanes=1, batch=1, max_waiting=1))
     long = Sampling(max_tokens=1500)
     streams = [engine.generate(prompt(question), long) for question in QUESTIONS[:2]]
     first = asyncio.create_task(anext(streams[0]))
