@@ -118,7 +118,8 @@ async def test_closing_ends_who_waits_with_unavailable_and_shuts_the_library_dow
     task = asyncio.create_task(ask(engine))
     while not script.running:  # noqa: ASYNC110 - the stand-in has nothing to wait for
         await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
+    while len(script.requests) == 0 or engine.load.running == 0:  # noqa: ASYNC110
+        await asyncio.sleep(0)
     await engine.close()
     with pytest.raises(UnavailableError):
         await task
