@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file
 
@@ -64,6 +65,14 @@ def test_another_export_of_the_same_is_the_same_and_another_precision_is_not(
     assert other == GeneratorManifest.load(output)
     assert steps == ["starting", "building the graph", "checking against transformers", "writing", "done"]
     assert [path.name for path in output.parent.iterdir()] == ["generator"]
+
+
+def test_a_graph_does_not_bear_the_commit_of_the_checkout_that_it_was_made_in(tiny_llm_dir: Path) -> None:
+    root = Path(__file__).parents[2]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    producer = onnx.load(str(tiny_llm_dir / "model.onnx"), load_external_data=False).producer_version
+    assert producer
+    assert commit[:7] not in producer
 
 
 def test_a_model_for_a_gpu_is_made_without_one_and_batches_continuously(tiny_hf_dir: Path, output: Path) -> None:

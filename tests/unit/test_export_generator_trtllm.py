@@ -129,6 +129,19 @@ def test_an_engine_that_can_not_be_built_leaves_nothing(
 
 
 @pytest.mark.usefixtures("modelopt")
+def test_a_model_that_modelopt_can_not_write_is_refused_in_its_words(
+    tiny_hf_dir: Path, output: Path, texts: Path, tmp_path: Path
+) -> None:
+    """As the real one does with int4-awq, where a layer's width is no multiple of 128."""
+    words = "Cannot pack weight with input dimension 64 and block size 128"
+    stand_in = tmp_path / "site" / "modelopt" / "torch" / "export.py"
+    stand_in.write_text(f"def export_hf_checkpoint(model, export_dir):\n    raise NotImplementedError({words!r})\n")
+    with pytest.raises(BadRequestError, match=f"ModelOpt can't write hf as int4-awq: {words}"):
+        export_checkpoint(tiny_hf_dir, output, quantise="int4-awq", calibration=texts)
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.usefixtures("modelopt")
 def test_without_trtllm_build_the_message_says_who_builds_then(
     tiny_hf_dir: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,9 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "CUDA_MODULE_LOADING": "LAZY",
+    # The builder asks git for a commit and writes it into the graph: that of whatever checkout its environment lies in, so that the
+    # same model had another fingerprint after each commit. Without a repository it writes its own release's.
+    "GIT_DIR": os.devnull,
 }
 _ERRORS: Final = {error.code: error for error in (BadRequestError, NotFoundError, UnavailableError, InternalError)}
 

@@ -114,12 +114,19 @@ def _export(job: CheckpointJob, checkpoint: Path, report: Report) -> None:
             report(f"quantising to {job.quantise} {where}", 0.3)
             _quantise(model, job.quantise, _forward_loop(tokenizer, texts))
         report("writing the checkpoint", 0.8)
-        if job.form == "unified":
-            export.export_hf_checkpoint(model, export_dir=job.folder)
-        else:
-            kind = export.get_model_type(model)
-            export.export_tensorrt_llm_checkpoint(model, kind, export_dir=job.folder, inference_tensor_parallel=1)
+        try:
+            _write(export, model, job)
+        except NotImplementedError as error:  # such as int4-awq where a layer's width is no multiple of 128
+            raise BadRequestError(f"ModelOpt can't write {job.source.name} as {job.quantise}: {error}") from error
     tokenizer.save_pretrained(job.folder)
+
+
+def _write(export: Any, model: Any, job: CheckpointJob) -> None:  # noqa: ANN401 - ModelOpt ships without types
+    if job.form == "unified":
+        export.export_hf_checkpoint(model, export_dir=job.folder)
+        return
+    kind = export.get_model_type(model)
+    export.export_tensorrt_llm_checkpoint(model, kind, export_dir=job.folder, inference_tensor_parallel=1)
 
 
 def _load(checkpoint: Path) -> Any:  # noqa: ANN401 - a model of transformers
