@@ -1,8 +1,8 @@
 """Names, tensors and JSON payloads that client and server agree on. Standard library alone.
 
 Model   in                                                          out
-embedder   text_input                                               embedding
-retriever  embedding, text_input, [num_passages, tenant, filter, mode]  passage_ids, scores, passages, index_version
+embedder   text_input, [input_type]                                 embedding
+retriever  embedding, text_input, [num_passages, tenant, filter, mode]  passage_ids, scores, passages, index_version, degraded
 generator  text_input, [retriever's outputs, options]               text_output, sources, finish_reason, degraded
 retrieve   = embedder, retriever       rag = embedder, retriever, generator
 
@@ -19,9 +19,14 @@ RETRIEVER: Final = "retriever"
 GENERATOR: Final = "generator"
 RETRIEVE: Final = "retrieve"
 RAG: Final = "rag"
+TOKENIZER: Final = "tokenizer"  # profile gpu: `embedder` is the ensemble of tokenizer and encoder
+ENCODER: Final = "encoder"
 
 TEXT_INPUT: Final = "text_input"  # STRING [1]
 EMBEDDING: Final = "embedding"  # FP32 [dim], unit length
+INPUT_TYPE: Final = "input_type"  # STRING [1], one of InputType: what a text to embed is; "" or absent: query
+INPUT_IDS: Final = "input_ids"  # INT32 [tokens], tokenizer to encoder: vocabulary ids, padded with 0 on the right
+ATTENTION_MASK: Final = "attention_mask"  # INT32 [tokens]: 1 for a token of the text, 0 for padding
 NUM_PASSAGES: Final = "num_passages"  # INT32 [1]
 TENANT: Final = "tenant"  # STRING [1]
 FILTER: Final = "filter"  # STRING [1], JSON
@@ -32,6 +37,7 @@ SCORES: Final = (
 )
 PASSAGES: Final = "passages"  # STRING [k], JSON of a Passage each
 INDEX_VERSION: Final = "index_version"  # INT64 [1]
+RETRIEVAL_DEGRADED: Final = "retrieval_degraded"  # STRING [1], input of generator: the retriever's `degraded`
 STREAM: Final = "stream"  # BOOL [1]
 MAX_TOKENS: Final = "max_tokens"  # INT32 [1]
 TEMPERATURE: Final = "temperature"  # FP32 [1]
@@ -52,6 +58,7 @@ NO_PASSAGE: Final = -1
 MAX_BATCH: Final = 64  # rows in one request to embedder, retriever or retrieve: their max_batch_size
 
 Mode = Literal["hybrid", "dense", "lexical"]
+InputType = Literal["query", "passage"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 Role = Literal["user", "assistant"]
 

@@ -33,6 +33,30 @@ class EmbedderSettings(BaseModel):
     )
     precision: Literal["int8", "fp32"] = "int8"
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads in each embedder instance")
+    instances: int = Field(default=2, ge=1, description="processes that embed, one a core; profile cpu")
+
+
+class EncoderSettings(BaseModel):
+    """The embedding model on a GPU: profile gpu, where `embedder` is `tokenizer`, then `encoder`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runtime: Literal["auto", "onnxruntime", "tensorrt", "python"] = Field(
+        default="auto",
+        description="Triton's ONNX Runtime or TensorRT backend, or ONNX Runtime in a Python model; auto: the first that is there",
+    )
+    execution: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        default="auto",
+        description="where ONNX Runtime computes; auto: TensorRT and CUDA where there is a GPU, else the CPU",
+    )
+    instances: int = Field(default=1, ge=1, description="instances on each GPU")
+    buckets: str = Field(
+        default="16,32,64,128,256",
+        description="lengths in tokens to which texts are padded, each an optimisation profile",
+    )
+    cache_dir: Path = Field(
+        default=Path(".tritonrag/tensorrt"), description="where TensorRT keeps built engines and timings"
+    )
 
 
 class RetrieverSettings(BaseModel):
@@ -44,6 +68,23 @@ class RetrieverSettings(BaseModel):
         default=0,
         ge=0,
         description="FAISS threads in each retriever instance; 0: half of the cores, shared out to the instances",
+    )
+    instances: int = Field(default=1, ge=1, description="processes that search, on each GPU where they search on GPUs")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="where vectors are searched; auto: on GPUs in profile gpu where FAISS sees one"
+    )
+    devices: str = Field(default="", description='GPUs to search on: "0,1"; empty: all that are visible')
+    placement: Literal["replicate", "shard"] = Field(
+        default="replicate", description="the whole index on each GPU, or each GPU a part of it"
+    )
+    gpu_kind: Literal["auto", "flat", "ivf_flat", "ivf_pq", "cagra"] = Field(
+        default="auto", description="FAISS index on a GPU; auto: what is nearest to the segment's own kind"
+    )
+    gpu_fp16: bool = Field(
+        default=True, description="vectors in 2 bytes a value on the GPU; answers are scored in FP32"
+    )
+    gpu_temp_bytes: int = Field(
+        default=256 * 2**20, ge=0, description="GPU memory that FAISS keeps for each search thread's work"
     )
     num_passages: int = Field(default=5, ge=1, description="passages per question where a request does not say")
     poll_s: float = Field(
@@ -62,6 +103,7 @@ class GeneratorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: EngineName = "extractive"
+    instances: int = Field(default=1, ge=1, description="processes that generate; with GPUs, each on GPUs of its own")
     max_tokens: int = Field(default=256, ge=1, description="tokens per answer where a request does not say")
     temperature: float = Field(
         default=0.0, ge=0, le=100, description="where a request does not say; 0: the likeliest token"
@@ -98,6 +140,7 @@ class Settings(BaseSettings):
 
     index: Path = Field(default=Path(".tritonrag/index"), description="index directory")
     embedder: EmbedderSettings = EmbedderSettings()
+    encoder: EncoderSettings = EncoderSettings()
     retriever: RetrieverSettings = RetrieverSettings()
     generator: GeneratorSettings = GeneratorSettings()
     genai: GenaiSettings = GenaiSettings()
@@ -128,7 +171,9 @@ class Settings(BaseSettings):
         return variables
 
 
-_SECTIONS = ("embedder", "retriever", "generator", "genai", "openai", "trtllm", "prompt", "cache", "limits")
+_SECTIONS = (
+    "embedder", "encoder", "retriever", "generator", "genai", "openai", "trtllm", "prompt", "cache", "limits",
+)  # fmt: skip
 
 
 def _as_text(value: object) -> str:

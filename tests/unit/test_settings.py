@@ -29,6 +29,7 @@ def test_every_leaf_survives_the_way_through_an_environment() -> None:
             "TRITONRAG_INDEX": "/data/index",
             "TRITONRAG_EMBEDDER_MODEL": "/data/embedder",
             "TRITONRAG_EMBEDDER_THREADS": "3",
+            "TRITONRAG_ENCODER_CACHE_DIR": "/data/tensorrt",
             "TRITONRAG_RETRIEVER_NUM_PASSAGES": "9",
             "TRITONRAG_RETRIEVER_POLL_S": "0.05",
             "TRITONRAG_RETRIEVER_CACHE_BYTES": "0",

@@ -15,6 +15,10 @@ class GenaiSettings(BaseModel):
         default=Path(".tritonrag/generator"), description="folder written by `tritonrag export generator`"
     )
     execution: Literal["cpu", "cuda"] = "cpu"
+    devices: str = Field(
+        default="",
+        description='GPU of each generator instance where execution is cuda: "0;1"; empty: the first for all',
+    )
     threads: int = Field(default=0, ge=0, description="ONNX Runtime threads; 0: as many as cores")
     batch: int = Field(
         default=4, ge=1, description="generations that share a run, where the model can't batch by itself"
