@@ -4,13 +4,13 @@ import asyncio
 import multiprocessing
 import shutil
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.server.wire import Wire, request, strings
+from tests.waiting import wait_until
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import CHECKOUT_REPOSITORY, ServeOptions
 from tritonrag_backends.settings import Settings
@@ -47,15 +47,6 @@ def slow_wire(slow_server: RunningServer) -> Iterator[Wire]:
 
 def running(wire: Wire) -> float:
     return wire.metric("tritonrag_generations_running")
-
-
-def wait_until(condition: Callable[[], bool], deadline_s: float = 10) -> bool:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.mark.parametrize("model", PATHS)

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import psutil
 import pytest
 
 from tests.server.wire import Wire
+from tests.waiting import wait_until
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.embedding.format import EmbedderManifest
@@ -65,15 +65,6 @@ def swap_wire(swap_server: RunningServer) -> Iterator[Wire]:
     connection = Wire(swap_server)
     yield connection
     connection.close()
-
-
-def wait_until(condition: Callable[[], bool], deadline_s: float = 20) -> bool:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def served(wire: Wire) -> float:

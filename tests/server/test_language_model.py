@@ -2,13 +2,13 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from tests.server.wire import Failure, Wire, request, strings
+from tests.waiting import wait_until
 from tritonrag.launcher import RunningServer
 from tritonrag_client import BadRequestError, RagClient, Turn, UnavailableError
 from tritonrag_client.contract import decode_sources
@@ -17,15 +17,6 @@ from tritonrag_client.options import AnswerModel
 QUESTION = "How do I parse a JSON document?"
 LONG = 3000  # tokens; some seconds of work
 PATHS: tuple[AnswerModel, ...] = ("generator", "rag")
-
-
-def wait_until(condition: Callable[[], bool], deadline_s: float = 20) -> bool:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def busy(wire: Wire) -> float:

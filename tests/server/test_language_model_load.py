@@ -2,12 +2,11 @@
 
 import asyncio
 import random
-import time
-from collections.abc import Callable
 
 import psutil
 
 from tests.server.wire import Wire
+from tests.waiting import wait_until
 from tritonrag.launcher import RunningServer
 from tritonrag_client import AsyncRagClient, DeadlineError, Timeouts
 
@@ -16,15 +15,6 @@ TOKENS = 48
 LONG = 2000
 SUBJECTS = ("a JSON document", "a CSV file", "a path", "a logger", "a heap", "a median", "a socket", "an archive")
 QUESTIONS = [f"How do I use {subject} in way {number}?" for number in range(3) for subject in SUBJECTS]
-
-
-def wait_until(condition: Callable[[], bool], deadline_s: float = 30) -> bool:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def processes(server: RunningServer) -> list[psutil.Process]:

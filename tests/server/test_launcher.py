@@ -5,14 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.server import toy
+from tests.waiting import wait_until
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.processes import session_members, shared_memory
 from tritonrag.triton_command import ServeOptions
@@ -28,13 +27,6 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def options(repository: Path) -> ServeOptions:
     return ServeOptions(model_repository=repository, models=("wait",))
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {timeout_s} s"
-        time.sleep(0.02)
 
 
 def test_a_started_server_answers_on_free_ports_and_a_stopped_one_leaves_nothing(options: ServeOptions) -> None:
@@ -56,7 +48,7 @@ def test_a_request_in_flight_is_answered_while_the_server_stops(options: ServeOp
     with server, ThreadPoolExecutor() as pool:
         running = server.start(options)
         answer = pool.submit(toy.sleep_for, running.http_url, 2.0)
-        wait_until(lambda: toy.begun(repository))
+        assert wait_until(lambda: toy.begun(repository))
         server.stop()
         assert answer.result(timeout=10) == 2.0
     assert server.check_left_behind() == []
@@ -67,7 +59,7 @@ def test_a_request_longer_than_the_patience_does_not_hold_the_stop_up(options: S
     with server, ThreadPoolExecutor() as pool:
         running = server.start(options)
         answer = pool.submit(toy.sleep_for, running.http_url, 600.0)
-        wait_until(lambda: toy.begun(repository))
+        assert wait_until(lambda: toy.begun(repository))
         server.stop(timeout_s=1.0)
         assert answer.exception(timeout=10) is not None
     assert server.check_left_behind() == []
@@ -88,7 +80,7 @@ def test_a_triton_that_dies_is_told_with_its_log(options: ServeOptions) -> None:
         running = server.start(options)
         descriptor = server.pidfd()
         os.kill(running.pid, signal.SIGKILL)
-        wait_until(lambda: not _alive(running.pid))
+        assert wait_until(lambda: not _alive(running.pid))
         os.close(descriptor)
         message = server.failure().message
     log = Path(message.rpartition("log: ")[2].rstrip(")"))
@@ -160,7 +152,7 @@ def test_a_killed_parent_leaves_no_triton_and_the_next_start_tidies_up(repositor
         pid, prefix = parent.stdout.readline().split()
         assert session_members(int(pid))
         parent.kill()
-    wait_until(lambda: not session_members(int(pid)))
+    assert wait_until(lambda: not session_members(int(pid)))
     home = tmp_path / prefix.decode()
     assert home.is_dir()
     os.utime(home, (0, 0))  # as if it had been made long ago

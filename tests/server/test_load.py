@@ -3,13 +3,12 @@
 import asyncio
 import random
 import re
-import time
-from collections.abc import Callable
 
 import psutil
 import pytest
 
 from tests.server.wire import Wire
+from tests.waiting import wait_until
 from tritonrag.launcher import RunningServer
 from tritonrag_client import Answer, AsyncRagClient
 
@@ -23,15 +22,6 @@ QUESTIONS = [
 ]
 CITED = re.compile(r"\S.*? \[\d+\]")
 MODELS = ("embedder", "retriever", "generator", "retrieve", "rag")
-
-
-def wait_until(condition: Callable[[], bool], deadline_s: float = 20) -> bool:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def server_bytes(server: RunningServer) -> int:

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.server import toy
+from tests.waiting import wait_until
 from tritonrag.ports import is_free
 from tritonrag.processes import SHARED_MEMORY, session_members
 
@@ -87,13 +87,6 @@ def serve(command: list[str], environment: dict[str, str]) -> Iterator[Serve]:
         process.kill()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {TIMEOUT_S} s"
-        time.sleep(0.02)
-
-
 def test_one_line_of_json_says_where_it_is_ready(serve: Serve) -> None:
     assert toy.sleep_for(serve.http_url, 0.0, "rag") == 0.0
     assert serve.said["pid"] == serve.process.pid
@@ -109,7 +102,7 @@ def test_a_signal_lets_it_finish_what_has_begun_and_leaves_nothing(
 ) -> None:
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(toy.sleep_for, serve.http_url, 2.0, "rag")
-        wait_until(lambda: toy.begun(repository, "rag"))
+        assert wait_until(lambda: toy.begun(repository, "rag"))
         serve.process.send_signal(number)
         assert answer.result(timeout=TIMEOUT_S) == 2.0
     assert serve.process.wait(TIMEOUT_S) == 0
@@ -119,7 +112,7 @@ def test_a_signal_lets_it_finish_what_has_begun_and_leaves_nothing(
 def test_a_second_ctrl_c_ends_it_at_once(serve: Serve, repository: Path) -> None:
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(toy.sleep_for, serve.http_url, 600.0, "rag")
-        wait_until(lambda: toy.begun(repository, "rag"))
+        assert wait_until(lambda: toy.begun(repository, "rag"))
         serve.process.send_signal(signal.SIGINT)
         assert serve.process.stderr is not None
         while "once more" not in serve.process.stderr.readline():
@@ -132,7 +125,7 @@ def test_a_second_ctrl_c_ends_it_at_once(serve: Serve, repository: Path) -> None
 
 def test_killed_outright_it_leaves_no_triton(serve: Serve) -> None:
     serve.process.kill()
-    wait_until(lambda: not session_members(serve.said["triton_pid"]))
+    assert wait_until(lambda: not session_members(serve.said["triton_pid"]))
     assert all(is_free("127.0.0.1", serve.said[f"{name}_port"]) for name in ("http", "grpc", "metrics"))
 
 
