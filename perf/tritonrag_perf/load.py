@@ -13,19 +13,23 @@ _SHORTEST_WINDOW_S: Final = 0.1  # below that a window at one client holds too f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """`concurrency` clients of `model`, each sending its next question when the answer to the last is complete."""
+    """`concurrency` clients of `model`, each sending its next request, of `batch` questions, when the last is answered."""
 
     model: str
     concurrency: int
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise BadRequestError(f"the model is {self.model!r}; questions can be sent to one of {', '.join(MODELS)}")
         if self.concurrency < 1:
             raise BadRequestError(f"concurrency is {self.concurrency}; give 1 or more")
+        if self.batch < 1 or (self.batch > 1 and self.decoupled):
+            raise BadRequestError(f"batch is {self.batch}; give 1 or more, and 1 for a model that streams")
 
     def __str__(self) -> str:
-        return f"{self.model} at {self.concurrency} client{'s' if self.concurrency > 1 else ''}"
+        together = f", {self.batch} questions a request" if self.batch > 1 else ""
+        return f"{self.model} at {self.concurrency} client{'s' if self.concurrency > 1 else ''}{together}"
 
     @property
     def decoupled(self) -> bool:
@@ -40,6 +44,8 @@ class Load:
         them; as many threads as clients give each client its own stream.
         """
         options = ["-m", self.model, "-i", "grpc", "--concurrency-range", str(self.concurrency)]
+        if self.batch > 1:
+            options += ["-b", str(self.batch)]
         if self.decoupled:
             options += ["--streaming", "--async", "--max-threads", str(self.concurrency)]
         return options

@@ -1,9 +1,11 @@
 """What a process and its children hold, as Linux tells it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_UTIME, _STIME = 11, 12  # fields of /proc/PID/stat after the name: proc(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +39,12 @@ def _private_bytes(pid: int) -> int:
     lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     (kib,) = (int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
     return kib * 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that the process has taken, user and system; 0 where it is gone."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[_UTIME]) + int(fields[_STIME])) / os.sysconf("SC_CLK_TCK")

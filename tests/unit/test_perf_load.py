@@ -6,6 +6,15 @@ from tritonrag_client.errors import BadRequestError
 from tritonrag_perf.load import Load, Plan, Windows
 
 
+def test_questions_in_one_request_are_a_batch_and_a_streaming_model_takes_none() -> None:
+    load = Load(model="retrieve", concurrency=4, batch=32)
+    assert " ".join(load.options()).endswith("-b 32")
+    assert str(load) == "retrieve at 4 clients, 32 questions a request"
+    for model, batch in (("rag", 2), ("retrieve", 0)):
+        with pytest.raises(BadRequestError, match=f"batch is {batch}"):
+            Load(model=model, concurrency=1, batch=batch)
+
+
 def test_a_batched_model_is_called_synchronously_over_grpc() -> None:
     options = Load(model="retrieve", concurrency=32).options()
     assert options == ["-m", "retrieve", "-i", "grpc", "--concurrency-range", "32"]
