@@ -72,11 +72,16 @@ bench: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## measure with perf_a
 
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 SERVING = --extra export --extra build --extra genai --extra redis
+# The production image: Ubuntu 24.04's Python and glibc, the GPU builds instead of the CPU's; otherwise the versions that are tested here,
+# but for tokenizers (requirements/gpu-constraints.txt says why).
+COMPILE_GPU = uv pip compile -q --python-version 3.12 --python-platform x86_64-manylinux_2_39 --no-build --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --override requirements/gpu-overrides.txt -c requirements/gpu-constraints.txt
+TESTED = grep -oE '^[a-z0-9.-]+==[^ ;]+' requirements/demo.lock | grep -v '^tokenizers=='
 
 lock:  ## write requirements/*.lock anew from pyproject.toml (needs uv)
 	$(COMPILE) $(SERVING) pyproject.toml -o requirements/demo.lock
 	$(COMPILE) $(SERVING) --extra llm -c requirements/demo.lock pyproject.toml -o requirements/llm.lock
 	$(COMPILE) $(SERVING) --extra llm --extra perf --extra dev -c requirements/llm.lock pyproject.toml -o requirements/dev.lock
+	$(COMPILE_GPU) --extra gpu --extra redis --extra build -c <($(TESTED)) pyproject.toml -o requirements/gpu.lock
 
 clean:  ## remove what was built here; leaves the virtual environment
 	rm -rf $(STATE)

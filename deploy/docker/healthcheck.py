@@ -1,0 +1,28 @@
+"""What HEALTHCHECK runs: status 0 where Triton says that every model is ready, else 1 and a line that says why.
+
+The port is that of `tritonrag serve`: TRITONRAG_HTTP_PORT, else 8000. Standard library alone, and little of it, because it is
+started every few seconds.
+"""
+
+import http.client
+import os
+import sys
+
+TIMEOUT_S = 3.0  # below HEALTHCHECK's own, so that it is we who say what is amiss
+
+
+def why_not_ready(port: int) -> str | None:
+    """Ask Triton on this machine; None where it is ready."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer on port {port}: {error or type(error).__name__}"
+    finally:
+        connection.close()
+    return None if status == http.HTTPStatus.OK else f"not ready: status {status} on port {port}"
+
+
+if __name__ == "__main__":
+    sys.exit(why_not_ready(int(os.environ.get("TRITONRAG_HTTP_PORT") or "8000")))
