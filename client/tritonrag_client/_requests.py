@@ -11,6 +11,7 @@ from tritonrag_client.contract import (
     FILTER,
     GENERATOR,
     HISTORY,
+    INPUT_TYPE,
     LORA_NAME,
     MAX_BATCH,
     MAX_TOKENS,
@@ -46,6 +47,7 @@ _DATATYPES: Final = {
     HISTORY: BYTES,
     STRICT: "BOOL",
 }
+_QUERY: Final = "query"
 _SEARCH_OPTIONS: Final = frozenset({NUM_PASSAGES, TENANT, FILTER, MODE})
 _ANSWER_OPTIONS: Final = frozenset(_DATATYPES) - {STREAM} | {STOP_WORDS}
 
@@ -85,9 +87,12 @@ def search_requests(questions: Sequence[str], options: Mapping[str, Any]) -> Ite
         yield request
 
 
-def embed_requests(texts: Sequence[str]) -> Iterator[Message]:
-    """Texts to `embedder`, up to MAX_BATCH in a request; shape [batch, 1]."""
-    return (request for request, _ in _batches(EMBEDDER, texts))
+def embed_requests(texts: Sequence[str], input_type: str = _QUERY) -> Iterator[Message]:
+    """Texts to `embedder`, up to MAX_BATCH in a request; each tensor has shape [batch, 1]."""
+    for request, batch in _batches(EMBEDDER, texts):
+        if input_type != _QUERY:  # what a server takes texts for that are sent without a word
+            add_input(request, INPUT_TYPE, BYTES, [batch, 1], encode_text(INPUT_TYPE, input_type) * batch)
+        yield request
 
 
 def texts_of(name: str, texts: object) -> Sequence[str]:

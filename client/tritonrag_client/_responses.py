@@ -51,13 +51,17 @@ def parse_delta(response: Message, request_id: str) -> AnswerDelta | None:
 
 
 def parse_search(response: Message) -> list[SearchResult]:
-    """A retriever's response, passage_ids and scores and passages [batch, k], index_version [batch, 1]: one result a row."""
+    """A retriever's response: passage_ids, scores, passages [batch, k], index_version, degraded [batch, 1]; one result a row."""
     outputs = decode_outputs(response)
     try:
-        rows = zip(*(outputs[name] for name in (PASSAGE_IDS, SCORES, PASSAGES, INDEX_VERSION)), strict=True)
+        rows = zip(*(outputs[name] for name in (PASSAGE_IDS, SCORES, PASSAGES, INDEX_VERSION, DEGRADED)), strict=True)
         return [
-            SearchResult(passages=tuple(_scored(ids, scores, passages)), index_version=int(version[0]))
-            for ids, scores, passages, version in rows
+            SearchResult(
+                passages=tuple(_scored(ids, scores, passages)),
+                index_version=int(version[0]),
+                degraded=_decoded(degraded[0], DEGRADED),
+            )
+            for ids, scores, passages, version, degraded in rows
         ]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _unreadable("passages", error) from error
@@ -91,7 +95,10 @@ def _scored(ids: npt.NDArray[Any], scores: npt.NDArray[Any], passages: npt.NDArr
 
 
 def _text(outputs: Mapping[str, npt.NDArray[Any]], name: str) -> str:
-    element = outputs[name].ravel()[0]
+    return _decoded(outputs[name].ravel()[0], name)
+
+
+def _decoded(element: object, name: str) -> str:
     if not isinstance(element, bytes):
         raise TypeError(name)
     return element.decode()

@@ -17,7 +17,7 @@ from tritonrag_client._flows import Flavour, Flow, Flows
 from tritonrag_client._requests import embed_requests, rows_of, search_requests
 from tritonrag_client._responses import join_embedding, join_search, parse_embedding, parse_search
 from tritonrag_client._wire import GrpcCall, GrpcChannel, Message
-from tritonrag_client.contract import Source
+from tritonrag_client.contract import InputType, Source
 from tritonrag_client.errors import RagError, RequestCancelledError
 from tritonrag_client.options import (
     DEFAULT_CHANNEL,
@@ -88,9 +88,14 @@ class AsyncRagClient:
         results = join_search(await _drive(self._flows.infer_all(requests, parse_search, budget)))
         return results[0] if isinstance(question, str) else results
 
-    async def embed(self, texts: str | Sequence[str], *, timeouts: Timeouts | None = None) -> npt.NDArray[np.float32]:
-        """Unit vectors: FP32 [dim] of one text, [n, dim] of a sequence of n, [0, 0] of an empty one; up to 64 go in one request."""
-        requests = embed_requests(rows_of("texts", texts))
+    async def embed(
+        self, texts: str | Sequence[str], *, input_type: InputType = "query", timeouts: Timeouts | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Unit vectors: FP32 [dim] of one text, [n, dim] of a sequence of n, [0, 0] of an empty one; up to 64 go in one request.
+
+        `input_type` tells what the texts are, questions or passages: some models embed the two differently.
+        """
+        requests = embed_requests(rows_of("texts", texts), input_type)
         vectors = join_embedding(
             await _drive(self._flows.infer_all(requests, parse_embedding, self._core.budget(timeouts)))
         )

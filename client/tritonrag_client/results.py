@@ -60,10 +60,14 @@ class ScoredPassage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """The passages for one question, best first; fewer than asked for where fewer are allowed."""
+    """The passages for one question, best first; fewer than asked for where fewer are allowed.
+
+    `degraded` is "" or tells what the index gave up and why: the passages are as good, only slower to find.
+    """
 
     passages: tuple[ScoredPassage, ...]
     index_version: int
+    degraded: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from tritonrag_backends.generation.engine import Prompt, Sampling
 from tritonrag_backends.generation.extractive import NO_ANSWER, ExtractiveEngine, ExtractiveOptions
 from tritonrag_backends.generation.sources import parse_passages
 from tritonrag_backends.index import Index, Query
+from tritonrag_client.contract import InputType
 from tritonrag_client.errors import BadRequestError
 from tritonrag_perf.labelled import Half, LabelledQuestion, read_labelled
 from tritonrag_perf.machine import Machine
@@ -82,10 +83,12 @@ class StopWatch:
         self._entered_s = self._left_s = 0.0
         self._embedded = 0
 
-    async def embed(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        """Unit vectors FP32 [n, dim]."""
-        self._entered_s, self._embedded = time.perf_counter(), len(texts)
-        vectors = self._encoder.encode(texts).vectors
+    async def embed(self, question: str, sentences: Sequence[str]) -> np.ndarray[Any, Any]:
+        """Unit vectors FP32 [1 + n, dim], the question's first."""
+        self._entered_s, self._embedded = time.perf_counter(), 1 + len(sentences)
+        kinds: list[InputType] = ["query"]
+        kinds.extend("passage" for _ in sentences)
+        vectors = self._encoder.encode([question, *sentences], input_type=kinds).vectors
         self._left_s = time.perf_counter()
         return vectors
 

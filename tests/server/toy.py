@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tritonrag_backends.embedding.format import EmbedderManifest, Parity
-from tritonrag_client.contract import RAG, RETRIEVE, Passage
+from tritonrag_client.contract import RAG, RETRIEVE, InputType, Passage
 from tritonrag_export.documents.model import DocumentPassages
 from tritonrag_export.indexing import build_index
 
@@ -91,7 +91,7 @@ class _ToyEncoder:
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
 
-    def encode(self, texts: Sequence[str]) -> "_Embedded":
+    def encode(self, texts: Sequence[str], *, input_type: InputType = "query") -> "_Embedded":  # noqa: ARG002
         return _Embedded(vectors=np.tile(np.array([[1, 0]], np.float32), (len(texts), 1)))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

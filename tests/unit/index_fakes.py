@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tritonrag_backends.index.format import IndexOptions, Manifest
-from tritonrag_client.contract import Passage
+from tritonrag_client.contract import InputType, Passage
 from tritonrag_export.documents.model import DocumentPassages
 from tritonrag_export.indexing import BuildOptions, BuildSummary, add_documents, build_index
 
@@ -65,9 +65,11 @@ class FakeEncoder:
     precision: str = "fp32"
     max_tokens: int = 256
     calls: list[int] = field(default_factory=list)
+    input_types: list[InputType] = field(default_factory=list)
 
-    def encode(self, texts: Sequence[str]) -> FakeEmbedded:
+    def encode(self, texts: Sequence[str], *, input_type: InputType = "query") -> FakeEmbedded:
         self.calls.append(len(texts))
+        self.input_types.append(input_type)
         vectors = np.stack([self._vector(text) for text in texts]) if texts else np.empty((0, self.dim), np.float32)
         return FakeEmbedded(vectors=vectors, truncated=sum(1 for text in texts if "long" in text))
 

@@ -103,7 +103,9 @@ def test_a_lost_file_is_named(folder: Path) -> None:
 
 
 def test_a_precision_that_the_folder_does_not_hold_is_named(folder: Path) -> None:
-    with pytest.raises(InternalError, match=r"records no model\.fp32\.onnx"):
+    with pytest.raises(
+        BadRequestError, match=r"records no model\.fp32\.onnx; set TRITONRAG_EMBEDDER_PRECISION .*: int8$"
+    ):
         Encoder.open(folder, precision="fp32")
 
 

@@ -1,102 +1,34 @@
 """Exporting a model: on a tiny BERT with random weights, made here; the real one is held to golden vectors elsewhere."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tiny_embedders import change, write_json, write_tiny_bert
 
 from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.embedding.format import EmbedderManifest
+from tritonrag_backends.embedding.session import open_session
 from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
 from tritonrag_export.embedder import exporter, parity
-from tritonrag_export.embedder.exporter import export_embedder
-from tritonrag_export.embedder.source import BertConfig, SourceModel, _shapes
-
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    *"abcdefghijklmnopqrstuvwxyz",
-    *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
-]
-CONFIG: dict[str, Any] = {
-    "architectures": ["BertModel"],
-    "hidden_act": "gelu",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "layer_norm_eps": 1e-12,
-    "max_position_embeddings": 24,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "type_vocab_size": 2,
-    "vocab_size": len(WORDS),
-}
-
-
-def write_json(path: Path, value: object) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def make_tokenizer() -> Tokenizer:
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return tokenizer
+from tritonrag_export.embedder.exporter import ExportOptions, export_embedder
+from tritonrag_export.embedder.source import SourceModel
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "tiny"
-    write_json(folder / "config.json", CONFIG)
-    write_json(
-        folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-    )
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 16})
-    write_json(
-        folder / "modules.json",
-        [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling")],
-    )
-    make_tokenizer().save(str(folder / "tokenizer.json"))
-    numbers = BertConfig(
-        architecture="BertModel",
-        hidden_size=32,
-        layers=2,
-        heads=4,
-        intermediate_size=64,
-        max_positions=24,
-        vocabulary=len(WORDS),
-        token_types=2,
-        norm_epsilon=1e-12,
-    )
-    generator = np.random.default_rng(0)
-    weights = {
-        name: generator.normal(1.0 if name.endswith("LayerNorm.weight") else 0.0, 0.2, shape).astype(np.float32)
-        for name, shape in _shapes(numbers).items()
-    }
-    save_file(weights, folder / "model.safetensors")
-    return folder
+    return write_tiny_bert(tmp_path / "tiny")
 
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out" / "embedder"
-
-
-def change(path: Path, **fields: object) -> None:
-    write_json(path, json.loads(path.read_text()) | fields)
 
 
 def test_an_exported_model_serves(source: Path, output: Path) -> None:
@@ -111,6 +43,7 @@ def test_the_manifest_describes_every_file_and_the_parity_that_was_reached(sourc
     assert EmbedderManifest.load(output) == manifest
     assert sorted(path.name for path in output.iterdir()) == sorted([*manifest.files, "embedder.json"])
     assert manifest.parity.fp32_max_abs_difference < 1e-5
+    assert manifest.parity.int8_min_cosine is not None
     assert 0.97 < manifest.parity.int8_min_cosine <= 1.0 + 1e-6
 
 
@@ -199,8 +132,73 @@ def test_a_model_that_does_not_bear_int8_is_refused(
     source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity, "INT8_MIN_COSINE", 1.1)
-    with pytest.raises(InternalError, match=r"worst cosine .* is expected"):
+    with pytest.raises(InternalError, match=r"worst cosine .* is expected: .* --no-int8"):
         export_embedder(source, output)
+
+
+def test_a_model_that_does_not_bear_fp16_is_refused(
+    source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "FP16_MIN_COSINE", 1.1)
+    with pytest.raises(InternalError, match=r"fp16 graph's worst cosine .* does not bear fp16; nothing was written"):
+        export_embedder(source, output, options=ExportOptions(target="onnx-fp16"))
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_padded_graph_that_computes_nan_is_refused(
+    source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = exporter.build_padded
+
+    def overflowing(model: SourceModel) -> onnx.ModelProto:
+        bias = "encoder.layer.0.intermediate.dense.bias"
+        weights = {**model.weights, bias: np.full_like(model.weights[bias], 1e5)}  # infinite in FP16
+        return honest(dataclasses.replace(model, weights=weights))
+
+    monkeypatch.setattr(exporter, "build_padded", overflowing)
+    with pytest.raises(InternalError, match="fp16 graph's worst cosine"):
+        export_embedder(source, output, options=ExportOptions(target="onnx-fp16"))
+
+
+def test_the_padded_graph_is_what_strongly_typed_tensorrt_takes(source: Path, output: Path) -> None:
+    export_embedder(source, output, options=ExportOptions(target="onnx-fp16"))
+    model = onnx.shape_inference.infer_shapes(onnx.load(output / "encoder.fp16.onnx"), strict_mode=True, data_prop=True)
+    half, single, int32 = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT, onnx.TensorProto.INT32
+    assert [(one.name, one.type.tensor_type.elem_type) for one in (*model.graph.input, *model.graph.output)] == [
+        ("input_ids", int32),
+        ("attention_mask", int32),
+        ("embedding", single),
+    ]
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    by_operator: dict[str, set[int]] = {}
+    for node in model.graph.node:
+        by_operator.setdefault(node.op_type, set()).add(types.get(node.output[0], single))
+    assert by_operator["MatMul"] == by_operator["Gelu"] == {half}
+    assert by_operator["LayerNormalization"] == by_operator["Softmax"] == by_operator["ReduceL2"] == {single}
+    # Those whose shape would depend on data, and those that its ONNX parser lacks, are not among them.
+    assert by_operator.keys() <= {
+        "Add", "Cast", "Concat", "Div", "Equal", "Gather", "Gelu", "LayerNormalization", "MatMul", "Max", "Mul",
+        "ReduceL2", "ReduceSum", "Relu", "Reshape", "Shape", "Slice", "Softmax", "Sub", "Transpose", "Unsqueeze",
+    }  # fmt: skip
+
+
+def test_a_row_of_padding_alone_gives_zeros_and_not_nan(source: Path, output: Path) -> None:
+    export_embedder(source, output, options=ExportOptions(target="onnx-fp16"))
+    session = open_session(output / "encoder.fp16.onnx", threads=1)
+    ids, mask = np.array([[5, 6, 7], [0, 0, 0]], np.int32), np.array([[1, 1, 1], [0, 0, 0]], np.int32)
+    (vectors,) = session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_what_stands_in_the_padding_does_not_matter(source: Path, output: Path) -> None:
+    export_embedder(source, output, options=ExportOptions(target="onnx-fp16"))
+    session = open_session(output / "encoder.fp16.onnx", threads=1)
+    mask = np.array([[1, 1, 0, 0]], np.int32)
+    runs = [
+        session.run(["embedding"], {"input_ids": np.array([[5, 6, *padding]], np.int32), "attention_mask": mask})[0]
+        for padding in ((0, 0), (9, 30))
+    ]
+    assert np.array_equal(runs[0], runs[1])
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -223,7 +221,7 @@ def test_a_missing_file_is_named(source: Path, output: Path, name: str) -> None:
     [
         (setting("config.json", architectures=["LlamaModel"]), "architecture is LlamaModel; supported: BertModel"),
         (setting("config.json", architectures=None), "architecture is none; supported: BertModel"),
-        (setting("config.json", hidden_act="relu"), "hidden_act is 'relu'"),
+        (setting("config.json", hidden_act="swish"), "hidden_act is 'swish'; supported: gelu,"),
         (setting("config.json", position_embedding_type="relative_key"), "position_embedding_type is 'relative_key'"),
         (setting("config.json", hidden_size=64), "holds .* config.json asks for"),
         (setting("1_Pooling/config.json", pooling_mode_mean_tokens=False), r"pooling is \[\]"),

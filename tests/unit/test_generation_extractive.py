@@ -24,8 +24,9 @@ def passage(text: str, title: str = "statistics") -> Passage:
     return Passage(text=text, title=title, uri="u", start=0, end=len(text))
 
 
-async def embed_words(texts: Sequence[str]) -> np.ndarray[Any, Any]:
+async def embed_words(question: str, sentences: Sequence[str]) -> np.ndarray[Any, Any]:
     """Unit vectors by the words that a text holds: texts with the same words are alike, texts with none in common are not."""
+    texts = [question, *sentences]
     vectors = np.zeros((len(texts), 4096), np.float32)
     for row, text in enumerate(texts):
         for word in text.casefold().replace("?", " ").replace(".", " ").split():
@@ -64,8 +65,8 @@ async def test_no_passages_give_the_plain_no_answer() -> None:
 
 
 async def test_a_failing_embedder_degrades_to_words_and_says_so() -> None:
-    async def unavailable(texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        raise UnavailableError(f"no embedder for {len(texts)} texts")
+    async def unavailable(_question: str, sentences: Sequence[str]) -> np.ndarray[Any, Any]:
+        raise UnavailableError(f"no embedder for {len(sentences)} sentences")
 
     deltas = await answer("What is the median of sorted data?", CHEESE, MEDIAN, embed=unavailable)
     assert text_of(deltas) == "The median is the middle value of sorted data. [2]"
@@ -167,9 +168,9 @@ def test_a_megabyte_without_a_space_is_read_in_linear_time() -> None:
 async def test_only_the_most_promising_sentences_are_embedded() -> None:
     seen: list[str] = []
 
-    async def embed(texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        seen.extend(texts)
-        return await embed_words(texts)
+    async def embed(question: str, sentences: Sequence[str]) -> np.ndarray[Any, Any]:
+        seen.extend([question, *sentences])
+        return await embed_words(question, sentences)
 
     prompt = Prompt(question="cheese cellar", passages=(passage(MEAN), passage(CHEESE)))
     engine = ExtractiveEngine(embed, ExtractiveOptions(max_candidates=1))
@@ -186,8 +187,8 @@ async def test_of_sentences_that_are_alike_the_one_that_stands_first_is_preferre
 
 
 async def test_shared_words_alone_make_no_answer() -> None:
-    async def unlike(texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        return np.eye(len(texts), dtype=np.float32)
+    async def unlike(_question: str, sentences: Sequence[str]) -> np.ndarray[Any, Any]:
+        return np.eye(1 + len(sentences), dtype=np.float32)
 
     assert text_of(await answer("What is the median of sorted data?", MEDIAN, embed=unlike)) == NO_ANSWER
 

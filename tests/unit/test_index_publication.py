@@ -128,7 +128,7 @@ def test_a_second_writer_is_refused_while_the_first_one_writes_and_can_wait(tmp_
     refused: list[str] = []
 
     class Meddling(FakeEncoder):
-        def encode(self, texts):  # noqa: ANN001, ANN202
+        def encode(self, texts, **options):  # noqa: ANN001, ANN003, ANN202
             for attempt in (
                 lambda: build_index(documents(1), [FakeEncoder()], tmp_path),
                 lambda: add_documents(documents(9), [FakeEncoder()], tmp_path),
@@ -137,7 +137,7 @@ def test_a_second_writer_is_refused_while_the_first_one_writes_and_can_wait(tmp_
                 with pytest.raises(UnavailableError) as raised:
                     attempt()
                 refused.append(raised.value.message)
-            return super().encode(texts)
+            return super().encode(texts, **options)
 
     assert add_documents([document("e", "text")], [Meddling()], tmp_path).index_version == 2
     assert len(refused) == 3

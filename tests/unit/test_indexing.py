@@ -57,15 +57,21 @@ def test_passages_are_embedded_window_by_window_and_progress_is_told_after_each(
     assert summary.truncated == 4
 
 
+def test_passages_are_embedded_as_passages_and_what_the_index_is_tuned_with_as_queries(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    build_index(documents(400), [encoder], tmp_path)  # 1,200 passages, 5 windows
+    assert encoder.input_types == [*["passage"] * 5, "query"]
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_build_that_was_broken_off_goes_on_without_embedding_anything_again(tmp_path: Path, workers: int) -> None:
     units = documents(400)  # 1,200 passages, 5 windows
 
     class Failing(FakeEncoder):
-        def encode(self, texts):  # noqa: ANN001, ANN202
+        def encode(self, texts, **options):  # noqa: ANN001, ANN003, ANN202
             if "document 300 " in "".join(texts):
                 raise BadRequestError("broken off")
-            return super().encode(texts)
+            return super().encode(texts, **options)
 
     with pytest.raises(BadRequestError, match="broken off"):
         build_index(units, [Failing() for _ in range(workers)], tmp_path)
@@ -86,10 +92,10 @@ def test_a_build_that_was_broken_off_goes_on_without_embedding_anything_again(tm
 
 def test_a_journal_that_is_torn_or_of_another_model_is_not_used_where_it_is_wrong(tmp_path: Path) -> None:
     class Failing(FakeEncoder):
-        def encode(self, texts):  # noqa: ANN001, ANN202
+        def encode(self, texts, **options):  # noqa: ANN001, ANN003, ANN202
             if "document 300 " in "".join(texts):
                 raise BadRequestError("broken off")
-            return super().encode(texts)
+            return super().encode(texts, **options)
 
     with pytest.raises(BadRequestError, match="broken off"):
         build_index(documents(400), [Failing()], tmp_path)
@@ -158,8 +164,8 @@ def test_a_passage_without_a_json_form_is_refused_by_name(tmp_path: Path) -> Non
 
 def test_an_encoder_that_returns_nan_stops_the_build(tmp_path: Path) -> None:
     class Broken(FakeEncoder):
-        def encode(self, texts):  # noqa: ANN001, ANN202
-            embedded = super().encode(texts)
+        def encode(self, texts, **options):  # noqa: ANN001, ANN003, ANN202
+            embedded = super().encode(texts, **options)
             embedded.vectors[1] = np.nan
             return embedded
 

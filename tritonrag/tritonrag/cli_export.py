@@ -18,6 +18,57 @@ _EmbedderFrom = Annotated[
         help="Model folder. (default: the packaged all-MiniLM-L6-v2)",
     ),
 ]
+_EmbedderTo = Annotated[
+    Literal["onnx", "onnx-fp16", "tensorrt"],
+    typer.Option(
+        "--to",
+        envvar="TRITONRAG_EXPORT_EMBEDDER_TO",
+        help="onnx: for CPUs. onnx-fp16: for GPUs too. tensorrt: that, and an engine for this machine's GPU.",
+    ),
+]
+_Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8/--no-int8",
+        envvar="TRITONRAG_EXPORT_INT8",
+        help="For CPUs: int8 beside fp32. Without, serve with TRITONRAG_EMBEDDER_PRECISION=fp32.",
+    ),
+]
+_Pooling = Annotated[
+    Literal["mean", "cls", "last"] | None,
+    typer.Option(
+        envvar="TRITONRAG_EXPORT_POOLING",
+        help="How tokens become one vector, for a folder that does not say.",
+        show_default=False,
+    ),
+]
+_QueryPrefix = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRITONRAG_EXPORT_QUERY_PREFIX",
+        metavar="TEXT",
+        help="What goes before a question. (default: the folder's prompt, else nothing)",
+        show_default=False,
+    ),
+]
+_PassagePrefix = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRITONRAG_EXPORT_PASSAGE_PREFIX",
+        metavar="TEXT",
+        help="What goes before a passage. (default: the folder's prompt, else nothing)",
+        show_default=False,
+    ),
+]
+_Buckets = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRITONRAG_ENCODER_BUCKETS",
+        metavar="TOKENS,TOKENS,...",
+        help="Lengths that the engine is tuned for. (default: 16,32,64,128,256)",
+        show_default=False,
+    ),
+]
 _GeneratorFrom = Annotated[
     Path | None,
     typer.Option(
@@ -91,11 +142,34 @@ _EngineDir = Annotated[
 
 
 @export_app.command("embedder")
-def export_embedder(*, source: _EmbedderFrom = None, output: EmbedderDir = None, json: Json = False) -> None:
-    """Export the embedding model to ONNX (fp32 and int8), with a parity check."""
-    from tritonrag.commands.export_embedder import run  # noqa: PLC0415 - heavy
+def export_embedder(
+    *,
+    source: _EmbedderFrom = None,
+    to: _EmbedderTo = "onnx",
+    output: EmbedderDir = None,
+    int8: _Int8 = True,
+    pooling: _Pooling = None,
+    query_prefix: _QueryPrefix = None,
+    passage_prefix: _PassagePrefix = None,
+    buckets: _Buckets = None,
+    json: Json = False,
+) -> None:
+    """Export an embedding model to ONNX (fp32 and int8, for GPUs fp16), with a parity check; or to a TensorRT engine too."""
+    from tritonrag.commands.export_embedder import EmbedderRequest, run  # noqa: PLC0415 - heavy
 
-    run(source=source, output=output, json=json)
+    run(
+        EmbedderRequest(
+            source=source,
+            to=to,
+            output=output,
+            int8=int8,
+            pooling=pooling,
+            query_prefix=query_prefix,
+            passage_prefix=passage_prefix,
+            buckets=buckets,
+            json=json,
+        )
+    )
 
 
 @export_app.command("generator")

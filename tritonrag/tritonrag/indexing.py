@@ -13,7 +13,7 @@ from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.settings import Settings
 from tritonrag_client.contract import Passage
 from tritonrag_client.errors import BadRequestError
-from tritonrag_export.documents.chunking import chunk
+from tritonrag_export.documents.chunking import DEFAULT_TARGET_TOKENS, chunk, fitting_tokens
 from tritonrag_export.documents.finding import ReadSummary, Skipped, find_documents
 from tritonrag_export.documents.jsonl import JSONL_SUFFIX
 from tritonrag_export.documents.model import Document, DocumentPassages
@@ -55,7 +55,8 @@ class _Reading:
         """
 
         def chunker(document: Document) -> Iterable[Passage]:
-            return chunk(document, encoders[0])
+            most = fitting_tokens(encoders[0].passage_tokens)
+            return chunk(document, encoders[0], target_tokens=min(DEFAULT_TARGET_TOKENS, most), max_tokens=most)
 
         sources: list[Iterable[DocumentPassages]] = []
         if job.paths:

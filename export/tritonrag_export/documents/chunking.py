@@ -16,11 +16,17 @@ from tritonrag_export.documents.sections import page_of, sections
 # all-MiniLM-L6-v2 reads 256 tokens; this leaves room for its two special tokens and a title.
 DEFAULT_MAX_TOKENS: Final = 224
 DEFAULT_TARGET_TOKENS: Final = 160
+_TITLE_TOKENS: Final = 30
 
 _LEAST_MAX_TOKENS: Final = 16  # one character can be several tokens
 _CHARS_PER_TOKEN: Final = 8  # prose has 4 to 5; a megabyte without a space may be one unknown token
 _BATCH: Final = 4096  # pieces that are counted in one call
 _MAX_INDENT: Final = 80
+
+
+def fitting_tokens(passage_tokens: int) -> int:
+    """The `max_tokens` for a model that reads so many tokens of a passage and its title: the default where there is room."""
+    return max(_LEAST_MAX_TOKENS, min(DEFAULT_MAX_TOKENS, passage_tokens - _TITLE_TOKENS))
 
 
 def chunk(

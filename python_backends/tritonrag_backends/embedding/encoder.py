@@ -1,7 +1,7 @@
 """Text to unit vector: tokenise, pack, run. One per process; `encode` may be called from several threads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,9 @@ import onnxruntime as ort
 from tritonrag_backends.embedding.format import MODEL_FILES, TOKENIZER_FILE, EmbedderManifest, Precision
 from tritonrag_backends.embedding.packing import pack
 from tritonrag_backends.embedding.session import Float32Array, open_session, run_batch
-from tritonrag_backends.embedding.tokens import TextTokenizer
+from tritonrag_backends.embedding.tokens import PrefixingTokenizer, TokenizedTexts
+from tritonrag_client.contract import InputType
+from tritonrag_client.errors import BadRequestError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Encoder:
         *,
         manifest: EmbedderManifest,
         precision: Precision,
-        tokenizer: TextTokenizer,
+        tokenizer: PrefixingTokenizer,
         session: ort.InferenceSession,
     ) -> None:
         """Use `Encoder.open`."""
@@ -51,11 +53,16 @@ class Encoder:
         """
         manifest = EmbedderManifest.load(directory, verify=False)
         model = MODEL_FILES[precision]
+        if model not in manifest.files:
+            raise BadRequestError(
+                f"the embedder in {directory} records no {model}; set TRITONRAG_EMBEDDER_PRECISION to a precision that it holds: "
+                f"{', '.join(name for name, file in MODEL_FILES.items() if file in manifest.files)}"
+            )
         manifest.verify(directory, (TOKENIZER_FILE, model))
         return cls(
             manifest=manifest,
             precision=precision,
-            tokenizer=TextTokenizer(directory / TOKENIZER_FILE, max_tokens=manifest.max_tokens),
+            tokenizer=PrefixingTokenizer.open(directory, manifest),
             session=open_session(directory / model, threads=threads),
         )
 
@@ -84,26 +91,42 @@ class Encoder:
         """The identity of the vector space, in hex; an index records it and refuses any other."""
         return self._manifest.fingerprint
 
-    def encode(self, texts: Sequence[str]) -> EmbeddedTexts:
+    @property
+    def passage_tokens(self) -> int:
+        """Tokens that a passage may have before it is cut, without special tokens and the model's prefix for passages."""
+        return self._tokenizer.passage_tokens
+
+    def encode(self, texts: Sequence[str], *, input_type: InputType | Sequence[InputType] = "query") -> EmbeddedTexts:
         """Embed texts. Any number of them: memory is bounded by the packing's batches, not by the call.
 
-        Raises BadRequestError where a text is not valid Unicode.
+        `input_type` is one for all texts or one for each. Raises BadRequestError where a text is not valid Unicode.
         """
-        tokenized = self._tokenizer.tokenize(texts)
-        lengths = [len(ids) for ids in tokenized.ids]
+        tokenized = self.tokenize(texts, input_type=input_type)
+        return replace(self.encode_ids(tokenized.ids), truncated=tokenized.truncated)
+
+    def tokenize(
+        self, texts: Sequence[str], *, input_type: InputType | Sequence[InputType] = "query"
+    ) -> TokenizedTexts:
+        """The ids that `encode` embeds, prefix and special tokens among them. Raises BadRequestError as `encode` does."""
+        return self._tokenizer.tokenize(texts, input_type=input_type)
+
+    def encode_ids(self, ids: Sequence[Sequence[int]]) -> EmbeddedTexts:
+        """Embed texts that were tokenised before; `truncated` is 0. Raises BadRequestError for an empty or an overlong one."""
+        lengths = [len(text) for text in ids]
+        for number, length in enumerate(lengths):
+            if not 1 <= length <= self.max_tokens:
+                raise BadRequestError(f"text {number} has {length} tokens; this model reads 1 to {self.max_tokens}")
         vectors = np.empty((len(lengths), self.dim), np.float32)
         computed = 0
         for batch in pack(lengths):
-            vectors[list(batch.texts)] = run_batch(self._session, batch, tokenized.ids)
+            vectors[list(batch.texts)] = run_batch(self._session, batch, ids)
             computed += batch.computed_tokens
-        return EmbeddedTexts(
-            vectors=vectors, real_tokens=sum(lengths), computed_tokens=computed, truncated=tokenized.truncated
-        )
+        return EmbeddedTexts(vectors=vectors, real_tokens=sum(lengths), computed_tokens=computed, truncated=0)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, without special tokens and without a limit. Raises BadRequestError as `encode` does."""
-        return self._tokenizer.count_tokens(texts)
+        return self._tokenizer.whole.count_tokens(texts)
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """(start, end) in characters of each token of the whole text, without special tokens."""
-        return self._tokenizer.token_offsets(text)
+        return self._tokenizer.whole.token_offsets(text)

@@ -21,7 +21,8 @@ from tritonrag_client.errors import RagError
 _VERSION = 1  # of the way of choosing: part of the fingerprint, so that a cache forgets what another way chose
 NO_ANSWER = "The passages hold no answer to this question."
 
-Embed = Callable[[Sequence[str]], Awaitable[np.ndarray[Any, Any]]]
+# A question and n sentences of passages to unit vectors, FP32 [1 + n, dim]: a model may embed the two differently.
+Embed = Callable[[str, Sequence[str]], Awaitable[np.ndarray[Any, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class ExtractiveOptions:
 
 
 class ExtractiveEngine:
-    """Implements `Engine`. `embed` gives unit vectors FP32 [n, dim] for n texts."""
+    """Implements `Engine`. `embed` gives unit vectors of the question and of sentences, the question's first."""
 
     def __init__(self, embed: Embed, options: ExtractiveOptions | None = None) -> None:
         self._embed = embed
@@ -92,7 +93,7 @@ class ExtractiveEngine:
         if not sentences:
             return [], ""
         try:
-            vectors = await self._embed([prompt.question, *(sentence.in_context for sentence in sentences)])
+            vectors = await self._embed(prompt.question, [sentence.in_context for sentence in sentences])
         except RagError as error:
             overlap = coverage(prompt.question, [sentence.text for sentence in sentences])
             picked = [sentences[int(overlap.argmax())]] if overlap.max() > 0 else []

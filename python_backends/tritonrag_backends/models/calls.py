@@ -11,10 +11,12 @@ import triton_python_backend_utils as pb_utils
 from tritonrag_backends.models.edge import strings_tensor
 from tritonrag_backends.models.questions import Question, Retrieved
 from tritonrag_client.contract import (
+    DEGRADED,
     EMBEDDER,
     EMBEDDING,
     FILTER,
     INDEX_VERSION,
+    INPUT_TYPE,
     MODE,
     NUM_PASSAGES,
     PASSAGE_IDS,
@@ -23,14 +25,23 @@ from tritonrag_client.contract import (
     SCORES,
     TENANT,
     TEXT_INPUT,
+    InputType,
 )
 from tritonrag_client.errors import InternalError, parse_error
 
 
-async def embed(texts: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Unit vectors FP32 [n, dim] of n texts from `embedder`. Raises what the embedder answered."""
-    column = strings_tensor(TEXT_INPUT, [text.encode() for text in texts], (len(texts), 1))
-    (vectors,) = await _call(EMBEDDER, [column], [EMBEDDING])
+async def embed(question: str, sentences: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Unit vectors FP32 [1 + n, dim] from `embedder`: of the question as a query, then of n sentences as passages.
+
+    Raises what the embedder answered.
+    """
+    shape = (1 + len(sentences), 1)
+    texts = strings_tensor(TEXT_INPUT, [text.encode() for text in (question, *sentences)], shape)
+    kinds: list[InputType] = ["query"]
+    kinds.extend("passage" for _ in sentences)
+    (vectors,) = await _call(
+        EMBEDDER, [texts, strings_tensor(INPUT_TYPE, [kind.encode() for kind in kinds], shape)], [EMBEDDING]
+    )
     return vectors
 
 
@@ -42,9 +53,15 @@ async def retrieve(question: Question) -> Retrieved:
     for name, text in ((TENANT, question.tenant), (FILTER, question.filter), (MODE, question.mode)):
         if text is not None:
             inputs.append(strings_tensor(name, [text.encode()], (1, 1)))
-    wanted = [PASSAGE_IDS, SCORES, PASSAGES, INDEX_VERSION]
-    ids, scores, passages, version = await _call(RETRIEVE, inputs, wanted)
-    return Retrieved(passage_ids=ids, scores=scores, passages=passages, index_version=int(version.ravel()[0]))
+    wanted = [PASSAGE_IDS, SCORES, PASSAGES, INDEX_VERSION, DEGRADED]
+    ids, scores, passages, version, degraded = await _call(RETRIEVE, inputs, wanted)
+    return Retrieved(
+        passage_ids=ids,
+        scores=scores,
+        passages=passages,
+        index_version=int(version.ravel()[0]),
+        degraded=degraded.ravel()[0].decode(),
+    )
 
 
 async def _call(model: str, inputs: list[pb_utils.Tensor], outputs: list[str]) -> list[np.ndarray[Any, Any]]:

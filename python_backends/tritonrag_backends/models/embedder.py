@@ -6,14 +6,15 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from tritonrag_backends.embedding.encoder import Encoder
-from tritonrag_backends.models.edge import require_text, serve_batch, texts_of
+from tritonrag_backends.models.edge import serve_batch
 from tritonrag_backends.models.metrics import EmbedderMetrics
+from tritonrag_backends.models.texts import TypedTexts, read_typed_texts
 from tritonrag_backends.settings import load_settings
-from tritonrag_client.contract import EMBEDDER, EMBEDDING, TEXT_INPUT
+from tritonrag_client.contract import EMBEDDER, EMBEDDING
 
 
 class TritonPythonModel:
-    """`text_input` STRING [batch, 1] to `embedding` FP32 [batch, dim], rows of unit length."""
+    """`text_input` and `input_type` STRING [batch, 1] to `embedding` FP32 [batch, dim], rows of unit length."""
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton's signature
         """Open the model folder that the settings name."""
@@ -27,14 +28,12 @@ class TritonPythonModel:
         """Embed what the dynamic batcher gathered."""
         return serve_batch(requests, EMBEDDER, self._read, self._embed)
 
-    def _read(self, request: pb_utils.InferenceRequest) -> list[str]:
-        texts: list[str] | list[None] = texts_of(
-            request, TEXT_INPUT, self._limit_bytes, "TRITONRAG_LIMITS_TEXT_BYTES"
-        ) or [None]
-        return [require_text(text, TEXT_INPUT) for text in texts]
+    def _read(self, request: pb_utils.InferenceRequest) -> TypedTexts:
+        return read_typed_texts(request, self._limit_bytes)
 
-    def _embed(self, groups: list[list[str]]) -> list[list[pb_utils.Tensor]]:
-        embedded = self._encoder.encode([text for group in groups for text in group])
+    def _embed(self, groups: list[TypedTexts]) -> list[list[pb_utils.Tensor]]:
+        together = TypedTexts.joined(groups)
+        embedded = self._encoder.encode(together.texts, input_type=together.input_types)
         self._metrics.embedded(embedded.real_tokens, embedded.computed_tokens)
-        ends = np.cumsum([len(group) for group in groups])[:-1]
+        ends = np.cumsum([len(group.texts) for group in groups])[:-1]
         return [[pb_utils.Tensor(EMBEDDING, rows)] for rows in np.split(embedded.vectors, ends)]

@@ -196,7 +196,7 @@ BROKEN_OFF = says(
 )
 
 
-def found(questions: list[str], k: int = 2) -> Value:
+def found(questions: list[str], k: int = 2, degraded: str = "") -> Value:
     """A retriever's response: passage i of a question bears its text and i; the last place of each row is padding."""
     rows = len(questions)
     passages = [
@@ -209,6 +209,7 @@ def found(questions: list[str], k: int = 2) -> Value:
             "scores": np.array([[0.5] * k + [0.0]] * rows, dtype=np.float32),
             "passages": np.array(passages, dtype=np.object_),
             "index_version": np.full((rows, 1), 3, dtype=np.int64),
+            "degraded": np.array([[degraded.encode()]] * rows, dtype=np.object_),
         }
     )
 

@@ -57,6 +57,21 @@ def test_every_option_is_sent_as_the_contract_says(url: str, triton: ScriptedTri
     }
 
 
+def test_texts_to_embed_are_questions_unless_the_caller_says_passages(
+    url: str, triton: ScriptedTriton, talk: Talk
+) -> None:
+    triton.script = [embedding, embedding, embedding]
+    talk(url, "embed", ["a", "b"])
+    talk(url, "embed", ["a", "b"], input_type="query")
+    talk(url, "embed", ["a", "b"], input_type="passage")
+    texts = {"text_input": ([2, 1], [b"a", b"b"])}
+    assert [triton.inputs(number) for number in range(3)] == [
+        texts,
+        texts,
+        texts | {"input_type": ([2, 1], [b"passage", b"passage"])},
+    ]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.text(), st.booleans())))
 def test_the_server_reads_the_history_that_was_given(turns: list[tuple[Any, str, bool]]) -> None:
     said = [Turn(role=role, content=content) for role, content, _ in turns]

@@ -4,9 +4,9 @@ import socket
 
 import numpy as np
 import pytest
-from client_double import ANSWER, BROKEN_OFF, SOURCE, ScriptedTriton, Talk, delta, embedding, final, says, search
+from client_double import ANSWER, BROKEN_OFF, SOURCE, ScriptedTriton, Talk, delta, embedding, final, found, says, search
 
-from tritonrag_client import AsyncRagClient, Health, RagClient, Timeouts
+from tritonrag_client import AsyncRagClient, Health, InternalError, RagClient, Timeouts
 
 
 def test_ask_gives_the_whole_answer(url: str, triton: ScriptedTriton, talk: Talk) -> None:
@@ -83,7 +83,23 @@ def test_search_of_one_question_gives_one_result_without_padding(url: str, trito
     result = talk(url, "search", "Who?")
     assert [passage.passage.text for passage in result.passages] == ["q0 0", "q0 1"]
     assert [passage.passage_id for passage in result.passages] == [0, 1]
-    assert result.index_version == 3
+    assert (result.index_version, result.degraded) == (3, "")
+
+
+def test_search_tells_of_each_question_what_the_index_gave_up(url: str, triton: ScriptedTriton, talk: Talk) -> None:
+    triton.script = [lambda _request, _context: found(["a", "b"], degraded="on the CPU: é")]
+    assert [result.degraded for result in talk(url, "search", ["a", "b"])] == ["on the CPU: é"] * 2
+
+
+def test_passages_from_a_server_of_another_version_are_not_half_understood(
+    url: str, triton: ScriptedTriton, talk: Talk
+) -> None:
+    without = found(["a"])
+    without.outputs.pop()
+    without.raw_output_contents.pop()
+    triton.script = [lambda _request, _context: without]
+    with pytest.raises(InternalError, match="same version"):
+        talk(url, "search", "a")
 
 
 def test_a_sequence_goes_in_requests_of_up_to_64_and_comes_back_in_order(
