@@ -1,7 +1,6 @@
 """What comes out of `retriever` is what the index library finds, to the bit: in every mode, for every filter, tenant and batch."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +12,7 @@ import pytest
 
 from tests.server.wire import Failure, Wire, request, strings
 from tritonrag.launcher import RunningServer, TritonServer
-from tritonrag.triton_command import CHECKOUT_REPOSITORY, ServeOptions
+from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.embedding.format import EmbedderManifest
 from tritonrag_backends.index import Index
@@ -45,23 +44,16 @@ def made_index(tmp_path_factory: pytest.TempPathFactory, embedder_dir: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def made_server(
-    made_index: Path, embedder_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
+def made_server(made_index: Path, embedder_dir: Path) -> Iterator[RunningServer]:
     """Two instances of the retriever, each told to use all the threads it likes."""
-    repository = tmp_path_factory.mktemp("two")
-    for model in CHECKOUT_REPOSITORY.iterdir():
-        shutil.copytree(model, repository / model.name)
-    config = repository / "retriever" / "config.pbtxt"
-    config.write_text(config.read_text().replace("count: 1", f"count: {INSTANCES}"))
     settings = Settings(
         index=made_index,
         embedder=EmbedderSettings(model=embedder_dir),
-        retriever=RetrieverSettings(threads=64),
+        retriever=RetrieverSettings(threads=64, instances=INSTANCES),
     )
     triton = TritonServer()
     with triton:
-        yield triton.start(ServeOptions(settings=settings, model_repository=repository))
+        yield triton.start(ServeOptions(settings=settings))
     assert triton.check_left_behind() == []
 
 

@@ -180,6 +180,40 @@ async def test_a_degraded_answer_is_not_kept() -> None:
     assert text_of(deltas) == "a b"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_retrieval_gave_up_comes_first_and_once_whatever_else_was_given_up(stream: bool) -> None:
+    job = replace(JOB, stream=stream, retrieval_degraded="on the CPU")
+    deltas, trail = await ask(answering(ScriptedEngine()), job)
+    assert [delta.degraded for delta in deltas] == ["on the CPU", "", ""]
+    assert trail.degraded
+    deltas, _ = await ask(answering(ScriptedEngine(failure=UnavailableError("gone"))), job)
+    assert deltas[0].degraded.startswith("on the CPU; the scripted engine failed (unavailable)")
+    assert not any(delta.degraded for delta in deltas[1:])
+    long = tuple(passage("word " * 300, title) for title in "ABCDE")
+    deltas, _ = await ask(answering(ScriptedEngine()), replace(job, passages=long, passage_ids=(1, 2, 3, 4, 5)))
+    assert deltas[0].degraded.startswith("on the CPU; ")
+    assert "had no room" in deltas[0].degraded
+
+
+async def test_strict_takes_passages_that_only_came_later() -> None:
+    job = replace(JOB, strict=True, retrieval_degraded="on the CPU")
+    deltas, _ = await ask(answering(ScriptedEngine()), job)
+    assert (text_of(deltas), deltas[0].degraded) == ("a b", "on the CPU")
+    with pytest.raises(RagError, match=r"^unavailable: filtered;"):
+        await ask(answering(ScriptedEngine(degraded="filtered")), job)
+
+
+async def test_a_known_answer_says_what_retrieval_gave_up_now_and_not_when_it_was_written() -> None:
+    answers = answering(ScriptedEngine(), cached=True)
+    told = [
+        (await ask(answers, replace(JOB, retrieval_degraded=degraded)))
+        for degraded in ("on the CPU", "", "too slow", "")
+    ]
+    assert [trail.cache for _, trail in told] == ["miss", "hit", "hit", "hit"]
+    assert [deltas[0].degraded for deltas, _ in told] == ["on the CPU", "", "too slow", ""]
+    assert {text_of(deltas) for deltas, _ in told} == {"a b"}
+
+
 async def test_leaving_closes_what_works_on_the_answer() -> None:
     engine = ScriptedEngine(hangs=True)
     deltas = answering(engine).answer(replace(JOB, stream=True), AnswerTrail(engine="scripted"))

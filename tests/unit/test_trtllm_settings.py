@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_trtllm_engine import opened, script
 
-from tritonrag_backends.generation.tensorrt_llm.devices import device_group, prepare_environment
+from tritonrag_backends.generation.tensorrt_llm.devices import gpus_of, prepare_environment
 from tritonrag_backends.generation.tensorrt_llm.settings import TrtllmSettings
 from tritonrag_backends.settings import load_settings
 from tritonrag_client.errors import BadRequestError
@@ -100,9 +100,9 @@ def test_each_instance_sees_its_own_gpus_before_the_import(script: Any, tiny_hf_
     open_tensorrt_llm(settings, instance=1)
     assert script.visible_devices == os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
     with pytest.raises(BadRequestError, match="2 groups"):
-        device_group(settings, 2)
+        gpus_of(settings, 2)
     with pytest.raises(BadRequestError, match="DEVICES"):
-        device_group(TrtllmSettings(), 1)
+        gpus_of(TrtllmSettings(), 1)
 
 
 def test_what_another_mpi_job_left_is_dropped_and_what_a_person_set_stays() -> None:

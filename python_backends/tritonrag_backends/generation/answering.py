@@ -3,7 +3,7 @@
     prompt ─▶ known already, or in the making? ─▶ engine ─▶ citations ─▶ fallback
     (prompting)   (answer_cache, in_flight)                             (extractive)
 
-Whatever one stage gave up stands in `degraded` of the first delta, and in the answer's trail.
+Whatever one stage gave up stands in `degraded` of the first delta, behind what retrieval gave up, and in the answer's trail.
 """
 
 import math
@@ -27,7 +27,8 @@ class AnswerJob:
     """One answer to be written. `passages` are in rank order, with their ids; `index_version` None: not known.
 
     `stream`: deltas are passed on as they come, so that after the first nothing can be taken back. `strict`: rather an error than
-    an answer in which something was given up.
+    an answer in which something was given up. `retrieval_degraded`, what retrieval gave up, does not count there: its passages are
+    as good, only later; and a known answer does not bear it, since it is put before what is known or written.
     """
 
     question: str
@@ -39,6 +40,7 @@ class AnswerJob:
     tenant: str | None = None
     stream: bool = False
     strict: bool = False
+    retrieval_degraded: str = ""
 
 
 class Answering:
@@ -66,19 +68,20 @@ class Answering:
         require_able(self._engine.capabilities, job.sampling)
         prompt = Prompt(question=job.question, passages=job.passages, history=job.history, tenant=job.tenant)
         built = self._build(job, trail) if self._engine.capabilities.reads_messages else None
-        note = _left_out(built)
-        if note and job.strict:
-            raise BadRequestError(f"{note}; strict asks for an error instead")
+        left_out = _left_out(built)
+        if left_out and job.strict:
+            raise BadRequestError(f"{left_out}; strict asks for an error instead")
+        note = _joined(job.retrieval_degraded, left_out)
         deltas = self._known_or_written(job, prompt, built, trail)
         if self._engine is not self._extractive:
             deltas = self._or_quoted(deltas, job, prompt, trail)
         async with aclosing(deltas):
             async for delta in deltas:
-                noted = replace(delta, degraded="; ".join(filter(None, (note, delta.degraded)))) if note else delta
+                noted = replace(delta, degraded=_joined(note, delta.degraded)) if note else delta
                 note = ""
                 trail.degraded |= bool(noted.degraded)
-                if noted.degraded and job.strict:
-                    raise UnavailableError(f"{noted.degraded}; strict asks for an error instead")
+                if delta.degraded and job.strict:
+                    raise UnavailableError(f"{delta.degraded}; strict asks for an error instead")
                 if noted.usage is not None:
                     trail.usage = noted.usage
                 yield noted
@@ -170,6 +173,10 @@ class Answering:
         )
 
 
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
 def _left_out(built: BuiltPrompt | None) -> str:
     """What of the passages and of the conversation had no room in the prompt; "" where all of it had."""
     if built is None:
@@ -182,4 +189,4 @@ def _left_out(built: BuiltPrompt | None) -> str:
         )
     if built.history_left_out:
         parts.append(f"{built.history_left_out} turns of the history had no room in the prompt")
-    return "; ".join(parts)
+    return _joined(*parts)

@@ -44,7 +44,7 @@ def open_engine(settings: Settings, embed: Embed, *, instance: int = 0) -> Engin
         case "onnxruntime_genai":
             from tritonrag_backends.generation.genai.engine import open_genai  # noqa: PLC0415 - only where it is wanted
 
-            return open_genai(settings.genai)
+            return open_genai(settings.genai, instance=instance)
         case "openai":
             from tritonrag_backends.generation.openai.engine import open_openai  # noqa: PLC0415
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
@@ -12,6 +13,7 @@ import triton_python_backend_utils as pb_utils
 from tritonrag_backends.generation.answering import Answering, AnswerJob
 from tritonrag_backends.generation.engine import Delta
 from tritonrag_backends.generation.opening import open_answering
+from tritonrag_backends.generation.peers import Peers, stop_everywhere
 from tritonrag_backends.generation.relay import relay
 from tritonrag_backends.generation.running import Generation, RunningGenerations
 from tritonrag_backends.generation.sources import parse_passages, splice_sources, without_padding
@@ -19,8 +21,12 @@ from tritonrag_backends.generation.trail import AnswerTrail
 from tritonrag_backends.models.calls import embed, retrieve
 from tritonrag_backends.models.edge import error_response, strings_tensor
 from tritonrag_backends.models.generator_metrics import GeneratorMetrics
+from tritonrag_backends.models.instances import instance_name
+from tritonrag_backends.models.loops import run_in
 from tritonrag_backends.models.questions import Question, is_stop, read_question, read_tenant
 from tritonrag_backends.models.sender import Sender
+from tritonrag_backends.models.turn import wait_for_index
+from tritonrag_backends.run_dir import run_dir
 from tritonrag_backends.settings import load_settings
 from tritonrag_client.contract import DEGRADED, FINISH_REASON, GENERATOR, SOURCES, TEXT_OUTPUT
 from tritonrag_client.errors import DeadlineError
@@ -37,27 +43,35 @@ class TritonPythonModel:
         """Start the engine that the settings name; a language model is loaded when this returns."""
         self._settings = load_settings()
         instance = int(args["model_instance_name"].rsplit("_", 1)[-1])
+        wait_for_index(self._settings)
         self._answering: Answering = open_answering(self._settings, embed, instance=instance)
         self._running = RunningGenerations()
         self._metrics = GeneratorMetrics(
-            self._settings.generator.engine, lambda: self._answering.load, lambda: self._answering.store_counts
+            self._settings.generator.engine,
+            instance_name(args),
+            lambda: self._answering.load,
+            lambda: self._answering.store_counts,
         )
         self._threads = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="bls")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._peers: Peers | None = None
 
     async def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
         """Serve each request by itself; Triton goes on to the next batch meanwhile."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._loop.set_default_executor(self._threads)
+            self._peers = _open_peers(self._running)
         await asyncio.gather(*(self._serve(request) for request in requests))
 
     def finalize(self) -> None:
-        """Free the engine and the threads."""
-        if self._loop is None or not self._loop.is_running():
+        """Free the engine and the threads, and be asked no more."""
+        if self._peers is not None:
+            self._peers.close()
+        if self._loop is None:
             asyncio.run(self._answering.close())
         else:
-            asyncio.run_coroutine_threadsafe(self._answering.close(), self._loop).result(_CLOSE_TIMEOUT_S)
+            run_in(self._loop, self._answering.close(), _CLOSE_TIMEOUT_S)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self, request: pb_utils.InferenceRequest) -> None:
@@ -66,7 +80,7 @@ class TritonPythonModel:
         trail = AnswerTrail(engine=self._settings.generator.engine)
         try:
             if is_stop(request):
-                self._stop(request, sender)
+                await self._stop(request, sender)
                 return
             async with aclosing(self._answers(request, sender, trail)) as answers:
                 async for delta, sources in answers:
@@ -83,9 +97,10 @@ class TritonPythonModel:
         finally:
             sender.close()
 
-    def _stop(self, request: pb_utils.InferenceRequest, sender: Sender) -> None:
-        """End the generations that the request means, and answer it."""
-        self._running.stop(request.request_id(), read_tenant(request, self._settings))
+    async def _stop(self, request: pb_utils.InferenceRequest, sender: Sender) -> None:
+        """End the generations that the request means, whichever instance has them, and answer it."""
+        tenant = read_tenant(request, self._settings)
+        await stop_everywhere(request.request_id(), tenant, self._running, self._peers)
         sender.send(_response(Delta(text="", finish_reason="cancelled"), b"[]"), last=True)
 
     async def _answers(
@@ -113,6 +128,18 @@ class TritonPythonModel:
             self._metrics.running(len(self._running))
 
 
+def _open_peers(running: RunningGenerations) -> Peers | None:
+    """The other instances; None where they share no folder: then a `stop` reaches those generations alone that run in this one."""
+    folder = run_dir()
+    if folder is None:
+        return None
+    try:
+        return Peers.open(folder, os.getpid(), running.stop)
+    except OSError as error:
+        pb_utils.Logger.log_error(f"{GENERATOR}: hands no stop on to its other instances: {error!r}")
+        return None
+
+
 async def _job(question: Question, deadline_s: float, trail: AnswerTrail) -> tuple[AnswerJob, bytes]:
     """What is to be answered and the sources' JSON, from the passages that came along or are fetched now."""
     retrieved = question.retrieved
@@ -134,6 +161,7 @@ async def _job(question: Question, deadline_s: float, trail: AnswerTrail) -> tup
         tenant=question.tenant,
         stream=question.stream,
         strict=question.strict,
+        retrieval_degraded=retrieved.degraded,
     )
     return job, splice_sources(ids, scores, passages)
 

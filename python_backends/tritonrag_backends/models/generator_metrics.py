@@ -46,9 +46,13 @@ _HISTOGRAMS: Final = {
 class GeneratorMetrics:
     """Lives in the generator's event loop."""
 
-    def __init__(self, engine: str, load: Callable[[], Load], store_counts: Callable[[], Mapping[str, int]]) -> None:
-        """`engine` is a label of all that it has a part in; `load` tells how busy it is, `store_counts` what happened in the answer
-        store so far; both are asked a few times a second, as long as there is something to tell.
+    def __init__(
+        self, engine: str, instance: str, load: Callable[[], Load], store_counts: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """`engine` is a label of all that it has a part in, `instance` one of the gauges, which several instances would overwrite.
+
+        `load` tells how busy the engine is, `store_counts` what happened in the answer store so far; both are asked a few times a
+        second, as long as there is something to tell.
         """
         self._engine, self._engine_load, self._store_counts = engine, load, store_counts
         self._told_store: dict[str, int] = {}
@@ -64,9 +68,9 @@ class GeneratorMetrics:
             "Generations inside the engine by state: running, waiting for a place",
             pb_utils.MetricFamily.GAUGE,
         )
-        self._running = self._running_family.Metric(labels={})
+        self._running = self._running_family.Metric(labels={"model_instance": instance})
         self._load = {
-            state: self._load_family.Metric(labels={"engine": engine, "state": state})
+            state: self._load_family.Metric(labels={"engine": engine, "model_instance": instance, "state": state})
             for state in ("running", "waiting")
         }
         self._children: dict[tuple[str, tuple[tuple[str, str], ...]], pb_utils.Metric] = {}

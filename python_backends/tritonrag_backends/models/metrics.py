@@ -34,7 +34,7 @@ class EmbedderMetrics:
 
 
 class RetrieverMetrics:
-    """Which version each instance serves, how reloading went, how questions were searched and how many were known already.
+    """Which version each instance serves, what it gave up, how reloading went, how questions were searched and how many were known.
 
     A call of Triton's is a message to another process (measured: 15 to 40 us), so questions are counted by the batch.
     """
@@ -58,6 +58,11 @@ class RetrieverMetrics:
             description="Tries to take up another index version; failed: the old one goes on being served",
             kind=pb_utils.MetricFamily.COUNTER,
         )
+        self._degraded_family = pb_utils.MetricFamily(
+            name="tritonrag_index_degraded",
+            description="1 while something of the index was given up, such as its place on a GPU; answers say what",
+            kind=pb_utils.MetricFamily.GAUGE,
+        )
         self._searches_family = pb_utils.MetricFamily(
             name="tritonrag_retriever_searches_total",
             description="Questions by mode; cache hit: known already, or in the batch twice; miss: searched",
@@ -65,6 +70,8 @@ class RetrieverMetrics:
         )
         labels = {"model_instance": instance}
         self._version, self._passages = (f.Metric(labels=labels) for f in (self._version_family, self._passages_family))
+        self._degraded = self._degraded_family.Metric(labels=labels)
+        self._told_degraded: bool | None = None
         self._reloads = {result: self._reloads_family.Metric(labels={"result": result}) for result in ("ok", "failed")}
         self._searches = {
             (mode, known): self._searches_family.Metric(labels={"mode": mode, "cache": "hit" if known else "miss"})
@@ -76,6 +83,14 @@ class RetrieverMetrics:
         """Set what is served."""
         self._version.set(index.version)
         self._passages.set(index.passage_count)
+        self.degraded(index)
+
+    def degraded(self, index: Index) -> None:
+        """Set whether the index gave something up; to be told by the batch, and passed on where it has changed."""
+        degraded = bool(index.degraded)
+        if degraded != self._told_degraded:
+            self._degraded.set(degraded)
+            self._told_degraded = degraded
 
     def reloaded(self, event: ReloadEvent) -> None:
         """Count a reload, and set what is served since."""

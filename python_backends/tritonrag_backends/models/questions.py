@@ -22,6 +22,7 @@ from tritonrag_client.contract import (
     NUM_PASSAGES,
     PASSAGE_IDS,
     PASSAGES,
+    RETRIEVAL_DEGRADED,
     SCORES,
     SEED,
     STOP,
@@ -42,13 +43,14 @@ from tritonrag_client.errors import BadRequestError
 class Retrieved:
     """The retriever's outputs for one question, as they came: INT64 [k], FP32 [k], object [k], and the index's version.
 
-    `index_version` is None where whoever sent the passages did not say.
+    `index_version` is None and `degraded` "" where whoever sent the passages did not say.
     """
 
     passage_ids: np.ndarray[Any, Any]
     scores: np.ndarray[Any, Any]
     passages: np.ndarray[Any, Any]
     index_version: int | None
+    degraded: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ def read_question(request: pb_utils.InferenceRequest, settings: Settings) -> Que
         timeout_s=_read_timeout_s(request, settings),
         history=_read_history(request, settings),
         sampling=_read_sampling(request, settings),
-        retrieved=_read_retrieved(request),
+        retrieved=_read_retrieved(request, settings),
     )
 
 
@@ -121,14 +123,18 @@ def _read_sampling(request: pb_utils.InferenceRequest, settings: Settings) -> Sa
     )
 
 
-def _read_retrieved(request: pb_utils.InferenceRequest) -> Retrieved | None:
+def _read_retrieved(request: pb_utils.InferenceRequest, settings: Settings) -> Retrieved | None:
     arrays = {name: array_of(request, name) for name in (PASSAGE_IDS, SCORES, PASSAGES)}
     missing = [name for name, array in arrays.items() if array is None]
     if len(missing) == len(arrays):
         return None
     if missing:
         raise BadRequestError(f"{', '.join(missing)} missing; send {', '.join(arrays)} together, or none of them")
-    return Retrieved(**arrays, index_version=scalar_of(request, INDEX_VERSION))  # type: ignore[arg-type]  # none is None here
+    return Retrieved(
+        **arrays,  # type: ignore[arg-type]  # none is None here
+        index_version=scalar_of(request, INDEX_VERSION),
+        degraded=_one_text(request, RETRIEVAL_DEGRADED, settings) or "",
+    )
 
 
 def _read_timeout_s(request: pb_utils.InferenceRequest, settings: Settings) -> float:

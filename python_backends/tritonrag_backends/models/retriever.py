@@ -15,33 +15,23 @@ from tritonrag_backends.index import Hits, Index
 from tritonrag_backends.index.live import LiveIndex, ReloadEvent
 from tritonrag_backends.index.result_cache import Asked, ResultCache
 from tritonrag_backends.models.edge import serve_batch, strings_tensor
+from tritonrag_backends.models.instances import instance_name
 from tritonrag_backends.models.metrics import RetrieverMetrics
+from tritonrag_backends.models.placing import open_placing
 from tritonrag_backends.models.searches import Search, read_search
 from tritonrag_backends.models.threads import allowed_cores, count_instances, plan_threads
+from tritonrag_backends.models.turn import placing_index
 from tritonrag_backends.settings import load_settings
-from tritonrag_client.contract import INDEX_VERSION, NO_PASSAGE, PASSAGE_IDS, PASSAGES, RETRIEVER, SCORES
+from tritonrag_client.contract import DEGRADED, INDEX_VERSION, NO_PASSAGE, PASSAGE_IDS, PASSAGES, RETRIEVER, SCORES
 
 
 class TritonPythonModel:
-    """`embedding`, `text_input` and options to `passage_ids`, `scores`, `passages` [batch, k] and `index_version` [batch, 1]."""
+    """A question's tensors to `passage_ids`, `scores`, `passages` [batch, k] and `index_version`, `degraded` [batch, 1]."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the live version of the index and begin to follow it; refuse one that another embedding model built."""
-        self._settings = load_settings()
-        retriever = self._settings.retriever
-        _set_threads(retriever.threads, args["model_config"])
-        embedder = EmbedderManifest.load(self._settings.embedder.model, verify=False)
-        self._cache = ResultCache(retriever.cache_bytes)
-        self._metrics = RetrieverMetrics(args["model_instance_name"])
-        self._live = LiveIndex.open(
-            self._settings.index,
-            fingerprint=embedder.fingerprint,
-            embedder_name=embedder.name,
-            poll_s=retriever.poll_s,
-            on_reload=self._reloaded,
-        )
-        self._metrics.serves(self._live.current)
-        self._live.follow()
+        with placing_index(instance_name(args)):
+            self._open(args)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Search for what the dynamic batcher gathered."""
@@ -57,10 +47,29 @@ class TritonPythonModel:
         """Stop following the index."""
         self._live.close()
 
+    def _open(self, args: dict[str, str]) -> None:
+        self._settings = load_settings()
+        retriever = self._settings.retriever
+        _set_threads(retriever.threads, args["model_config"])
+        embedder = EmbedderManifest.load(self._settings.embedder.model, verify=False)
+        self._cache = ResultCache(retriever.cache_bytes)
+        self._metrics = RetrieverMetrics(instance_name(args))
+        self._live = LiveIndex.open(
+            self._settings.index,
+            fingerprint=embedder.fingerprint,
+            embedder_name=embedder.name,
+            poll_s=retriever.poll_s,
+            on_reload=self._reloaded,
+            placing=open_placing(retriever, args, tell=_tell),
+        )
+        self._metrics.serves(self._live.current)
+        self._live.follow()
+
     def _search(self, index: Index, searches: list[Search]) -> list[list[pb_utils.Tensor]]:
         asked = [one for search in searches for one in search.asked]
         answered = self._cache.search(index, asked)
         self._metrics.answered([index.mode_of(one.query) for one in asked], answered)
+        self._metrics.degraded(index)
         hits = iter(answered.hits)
         return [_tensors(index, search, [next(hits) for _ in search.asked]) for search in searches]
 
@@ -76,6 +85,11 @@ class TritonPythonModel:
             )
 
 
+def _tell(line: str) -> None:
+    """Where the index is searched."""
+    pb_utils.Logger.log_info(f"{RETRIEVER}: {line}")
+
+
 def _set_threads(wanted: int, model_config: str) -> None:
     """FAISS's threads, which its BLAS shares. NumPy's BLAS goes by OPENBLAS_NUM_THREADS, which the launcher sets to 1."""
     plan = plan_threads(wanted, instances=count_instances(model_config), cores=allowed_cores())
@@ -83,7 +97,7 @@ def _set_threads(wanted: int, model_config: str) -> None:
     if plan.too_many:
         pb_utils.Logger.log_warn(
             f"{RETRIEVER}: {plan.instances} instances of {plan.threads} threads each on {plan.cores} cores hold each other up; "
-            "lower TRITONRAG_RETRIEVER_THREADS (0 chooses) or the count in its config.pbtxt"
+            "lower TRITONRAG_RETRIEVER_THREADS (0 chooses) or TRITONRAG_RETRIEVER_INSTANCES"
         )
 
 
@@ -95,6 +109,7 @@ def _tensors(index: Index, search: Search, hits: list[Hits]) -> list[pb_utils.Te
         SCORES: lambda: pb_utils.Tensor(SCORES, scores),
         PASSAGES: lambda: strings_tensor(PASSAGES, _passages(index, ids), ids.shape),
         INDEX_VERSION: lambda: pb_utils.Tensor(INDEX_VERSION, np.full((len(hits), 1), index.version, np.int64)),
+        DEGRADED: lambda: strings_tensor(DEGRADED, [index.degraded.encode()] * len(hits), (len(hits), 1)),
     }
     return [make() for name, make in makers.items() if not search.outputs or name in search.outputs]
 

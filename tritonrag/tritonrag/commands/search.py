@@ -2,7 +2,7 @@
 
 import json as json_format
 
-from tritonrag.answers import excerpt
+from tritonrag.answers import excerpt, warn_degraded
 from tritonrag.talking import connected, parse_filter
 from tritonrag.terminal import bold, dim, write, write_json
 from tritonrag_client.contract import Mode
@@ -20,12 +20,13 @@ def run(
     json: bool,
     mode: Mode | None = None,
 ) -> None:
-    """Print the passages, best first; with `json` one line with passages and index_version."""
+    """Print the passages, best first; with `json` one line with passages, index_version and degraded."""
     condition = parse_filter(filter_json)
     with connected(url, timeout_s=timeout_s) as client:
         found = client.search(question, num_passages=num_passages, tenant=tenant, filter=condition, mode=mode)
     if json:
-        write_json({"passages": [_to_dict(hit) for hit in found.passages], "index_version": found.index_version})
+        passages = [_to_dict(hit) for hit in found.passages]
+        write_json({"passages": passages, "index_version": found.index_version, "degraded": found.degraded})
         return
     if not found.passages:
         write("no passage fits: none holds what was asked for, or none may be seen")
@@ -35,6 +36,7 @@ def run(
             f"{bold(f'{rank}.')} {bold(passage.title)} {dim(f'{passage.uri}:{passage.start}-{passage.end}  {hit.score:.3g}')}"
         )
         write(f"   {excerpt(passage.text)}")
+    warn_degraded(found.degraded)
 
 
 def _to_dict(hit: ScoredPassage) -> dict[str, object]:

@@ -20,6 +20,7 @@ from tritonrag_backends.generation.engine import (
     Usage,
     require_able,
 )
+from tritonrag_backends.generation.genai.devices import worker_environment
 from tritonrag_backends.generation.genai.folder import ModelFolder
 from tritonrag_backends.generation.genai.process import STARTER, WorkerProcess
 from tritonrag_backends.generation.genai.prompts import chat_prompts, decode, read_tokenizer
@@ -34,17 +35,19 @@ _MOST_COUNTED: Final = 16
 _SEEDS: Final = 2**31  # the library's are 32 bits with a sign; the contract's have 64
 
 
-def open_genai(settings: GenaiSettings) -> "GenaiEngine":
-    """Start the worker and wait until its model is loaded; no event loop is needed yet.
+def open_genai(settings: GenaiSettings, *, instance: int = 0) -> "GenaiEngine":
+    """Start the worker and wait until its model is loaded; no event loop is needed yet. `instance` picks its GPU, from 0.
 
-    Raises NotFoundError, BadRequestError or InternalError for a folder that is none or not for this execution,
-    UnavailableError for a library or device that is missing or a model that takes too long.
+    Raises NotFoundError, BadRequestError or InternalError for a folder that is none or not for this execution, BadRequestError for
+    devices that can't be right, UnavailableError for a library or device that is missing or a model that takes too long.
     """
+    environment = worker_environment(settings, instance)
     folder = ModelFolder.read(settings.model)
     folder.require_execution(settings.execution)
-    worker = STARTER.submit(WorkerProcess.start, settings).result()
+    worker = STARTER.submit(WorkerProcess.start, settings, environment).result()
     try:
-        return GenaiEngine(settings, folder, worker, worker.wait_ready(settings.start_timeout_s))
+        ready = worker.wait_ready(settings.start_timeout_s)
+        return GenaiEngine(settings, folder, Supervisor(settings, worker, environment), ready)
     except BaseException:
         worker.stop()
         raise
@@ -53,12 +56,12 @@ def open_genai(settings: GenaiSettings) -> "GenaiEngine":
 class GenaiEngine:
     """Implements `Engine`; made by `open_genai`."""
 
-    def __init__(self, settings: GenaiSettings, folder: ModelFolder, worker: WorkerProcess, ready: Ready) -> None:
+    def __init__(self, settings: GenaiSettings, folder: ModelFolder, supervisor: Supervisor, ready: Ready) -> None:
         self._settings, self._folder, self._slots = settings, folder, ready.slots
         tokenizer = read_tokenizer(folder.path)
         self._prompts = chat_prompts(folder.path, tokenizer)
         self._decode = partial(decode, tokenizer)
-        self._supervisor = Supervisor(settings, worker)
+        self._supervisor = supervisor
         self._numbers = itertools.count(1)
         self._counted: dict[tuple[Message, ...], list[int]] = {}  # tokenised to be counted, and soon to be asked
         self._capabilities = Capabilities(

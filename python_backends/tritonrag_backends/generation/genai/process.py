@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,11 @@ class WorkerProcess:
     connection: socket.socket
 
     @classmethod
-    def start(cls, settings: GenaiSettings) -> "WorkerProcess":
-        """Start it and send the Setup; call in STARTER. Raises UnavailableError where no Python can be found or started."""
+    def start(cls, settings: GenaiSettings, environment: Mapping[str, str]) -> "WorkerProcess":
+        """Start it, with `environment` beside ours, and send the Setup; call in STARTER.
+
+        Raises UnavailableError where no Python can be found or started.
+        """
         ours, theirs = socket.socketpair()
         command = [str(find_python()), "-P", "-m", WORKER_MODULE, str(theirs.fileno()), str(os.getpid())]
         try:
@@ -39,7 +42,7 @@ class WorkerProcess:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
             )
         except OSError as error:
             ours.close()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 from tritonrag_backends.generation.genai.process import STARTER, WorkerProcess
@@ -48,9 +49,12 @@ class Generation:
 class Supervisor:
     """Holds one worker, and what it was given to do."""
 
-    def __init__(self, settings: GenaiSettings, worker: WorkerProcess) -> None:
-        """`worker` has its model loaded; it is talked to from the first job on, in the loop of that job."""
-        self._settings = settings
+    def __init__(self, settings: GenaiSettings, worker: WorkerProcess, environment: Mapping[str, str]) -> None:
+        """`worker` has its model loaded; it is talked to from the first job on, in the loop of that job.
+
+        `environment` is what it was started with, and will be again.
+        """
+        self._settings, self._environment = settings, environment
         self._worker: WorkerProcess | None = worker
         self._generations: dict[int, Generation] = {}
         self._link: asyncio.Future[asyncio.StreamWriter] | None = None  # None: there is no worker now
@@ -172,7 +176,7 @@ class Supervisor:
 
     def _start(self) -> WorkerProcess:
         """In STARTER. Whichever of this and `close` comes second ends the worker."""
-        worker = WorkerProcess.start(self._settings)
+        worker = WorkerProcess.start(self._settings, self._environment)
         self._worker = worker
         if self._closed:
             worker.stop()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import MutableMapping
 
+from tritonrag_backends.generation.device_groups import device_group
 from tritonrag_backends.generation.tensorrt_llm.settings import TrtllmSettings
 from tritonrag_client.errors import BadRequestError
 
@@ -14,7 +15,7 @@ _CONFIGURATION = ("OMPI_MCA_", "PMIX_MCA_")  # settings that a person made, not 
 _JOB_IN_CONFIGURATION = "OMPI_MCA_orte_"
 
 
-def device_group(settings: TrtllmSettings, instance: int) -> tuple[str, ...]:
+def gpus_of(settings: TrtllmSettings, instance: int) -> tuple[str, ...]:
     """The GPUs of this instance as CUDA_VISIBLE_DEVICES names them; empty: whatever there is.
 
     Raises BadRequestError where `devices` has no group for the instance or a group of another size than the model needs.
@@ -23,22 +24,14 @@ def device_group(settings: TrtllmSettings, instance: int) -> tuple[str, ...]:
         if instance > 0:
             raise BadRequestError(f"generator instance {instance} has no GPUs; set {_DEVICES} to a group for each: 0;1")
         return ()
-    groups = [[name.strip() for name in group.split(",")] for group in settings.devices.split(";")]
-    named = [name for group in groups for name in group]
-    if not all(named) or len(set(named)) < len(named):
-        raise BadRequestError(f"{_DEVICES} is {settings.devices!r}; name each GPU once, as in 0,1;2,3")
-    if instance >= len(groups):
-        raise BadRequestError(
-            f"{_DEVICES} is {settings.devices!r}, which has {len(groups)} groups, none for generator instance {instance}"
-        )
+    group = device_group(settings.devices, instance, variable=_DEVICES)
     needed = settings.tensor_parallel * settings.pipeline_parallel
-    group = groups[instance]
     if len(group) != needed:
         raise BadRequestError(
             f"{_DEVICES} gives instance {instance} {len(group)} GPUs, and tensor_parallel {settings.tensor_parallel}"
             f" times pipeline_parallel {settings.pipeline_parallel} needs {needed}; name as many"
         )
-    return tuple(group)
+    return group
 
 
 def prepare_environment(group: tuple[str, ...], environment: MutableMapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from tritonrag_backends.generation.tensorrt_llm.arguments import (
 from tritonrag_backends.generation.tensorrt_llm.chat_prompts import chat_prompts
 from tritonrag_backends.generation.tensorrt_llm.checkpoint import Checkpoint
 from tritonrag_backends.generation.tensorrt_llm.cumulative import CumulativeText
-from tritonrag_backends.generation.tensorrt_llm.devices import device_group, prepare_environment
+from tritonrag_backends.generation.tensorrt_llm.devices import gpus_of, prepare_environment
 from tritonrag_backends.generation.tensorrt_llm.foreign import Foreign
 from tritonrag_backends.generation.tensorrt_llm.generation import Generation
 from tritonrag_backends.generation.tensorrt_llm.library import Library, load_library
@@ -48,7 +48,7 @@ def open_tensorrt_llm(settings: TrtllmSettings, *, instance: int = 0) -> "Tensor
     checkpoint = Checkpoint.find(settings.model)
     check_settings(settings, checkpoint)
     adapters = read_adapters(settings)
-    group = device_group(settings, instance)
+    group = gpus_of(settings, instance)
     prepare_environment(group, os.environ)
     library = load_library()
     llm = load_model(library, checkpoint, llm_arguments(settings, checkpoint, adapters, library, len(group)))
