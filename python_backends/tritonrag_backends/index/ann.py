@@ -127,7 +127,7 @@ class Ann:
         rounded up], little endian: only rows whose bit is set are found, with the recall that the effort has without a filter. A
         graph finds none at all for a query for which that would take longer than comparing it with each allowed row.
         """
-        count = self._index.ntotal if allowed is None else _bits(allowed)
+        count = self._index.ntotal if allowed is None else count_set(allowed)
         if count <= candidates:
             return _everything(len(queries), candidates, self._index.ntotal, allowed)
         if self._kind != "hnsw":
@@ -172,7 +172,7 @@ class Ann:
         pending = np.arange(len(queries))
         while len(pending):
             near = self._walk(queries[pending], width, width)
-            passing = _are_set(allowed, near)
+            passing = are_set(allowed, near)
             done = (np.count_nonzero(passing, axis=1) >= enough) | (width == rows)
             found[pending[done]] = _first(near[done], passing[done], wanted)
             pending = pending[~done]
@@ -206,7 +206,7 @@ def _train(index: Any, kind: Kind, vectors: VectorSource) -> None:  # noqa: ANN4
         index.hnsw.efConstruction = _EF_CONSTRUCTION
     if kind == "ivf_pq":
         index.pq.cp.min_points_per_centroid = 1  # fewer make FAISS complain on stderr
-    sample = _sample(vectors, lists(vectors.rows) if kind.startswith("ivf_") else 0)
+    sample = training_sample(vectors, lists(vectors.rows) if kind.startswith("ivf_") else 0)
     if kind.startswith("ivf_"):
         index.cp.min_points_per_centroid = 1
         index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)  # the lists' centroids
@@ -215,7 +215,8 @@ def _train(index: Any, kind: Kind, vectors: VectorSource) -> None:  # noqa: ANN4
         index.train(sample)
 
 
-def _sample(vectors: VectorSource, list_count: int) -> Float32Array:
+def training_sample(vectors: VectorSource, list_count: int) -> Float32Array:
+    """What to learn `list_count` centroids and quantizers from: FP32 [n, dims], n at least 16, rows spread evenly."""
     most = min(
         max(_SAMPLE_ROWS, _SAMPLE_ROWS_A_LIST * list_count), max(1, _SAMPLE_BYTES // (4 * vectors.dims)), vectors.rows
     )
@@ -249,7 +250,7 @@ def _everything(queries: int, candidates: int, rows: int, allowed: Bitmap | None
     return np.tile(np.pad(every, (0, candidates - len(every)), constant_values=-1), (queries, 1))
 
 
-def _are_set(bitmap: Bitmap, rows: Int64Array) -> npt.NDArray[np.bool_]:
+def are_set(bitmap: Bitmap, rows: Int64Array) -> npt.NDArray[np.bool_]:
     """Whether the bit of each row is set; that of row -1 is not."""
     bits = bitmap[rows >> 3] >> (rows & 7).astype(np.uint8) & 1
     return np.asarray((bits == 1) & (rows >= 0), np.bool_)
@@ -261,6 +262,6 @@ def _first(rows: Int64Array, passing: npt.NDArray[np.bool_], wanted: int) -> Int
     return np.where(np.take_along_axis(passing, order, axis=1), np.take_along_axis(rows, order, axis=1), -1)
 
 
-def _bits(bitmap: Bitmap) -> int:
+def count_set(bitmap: Bitmap) -> int:
     """How many bits are set; NumPy below 2 can't count them."""
     return int.from_bytes(bitmap.tobytes(), "little").bit_count()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from tritonrag_backends.index.gpu.placing import Placing
 from tritonrag_backends.index.search import Index
 from tritonrag_backends.index.store import read_current_name
 from tritonrag_client.errors import RagError
@@ -45,11 +46,15 @@ class LiveIndex:
         open_index: Callable[[Index | None], Index],
         poll_s: float,
         on_reload: Callable[[ReloadEvent], None],
+        settle: Callable[[Index], Index] = lambda index: index,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open the live version. `open_index` takes an older version, of which it may reuse what has not changed."""
+        """Open the live version. `open_index` takes an older version, of which it may reuse what has not changed.
+
+        `settle` is given a version once the one before is gone, and returns the same version, which may use what that held.
+        """
         self._read_name, self._open_index, self._poll_s, self._on_reload = read_name, open_index, poll_s, on_reload
-        self._clock = clock
+        self._settle, self._clock = settle, clock
         self._name, self.current = self._open_live(None)
         self._retired: Index | None = None
         self._told: set[str] = set()
@@ -66,18 +71,21 @@ class LiveIndex:
         embedder_name: str | None,
         poll_s: float,
         on_reload: Callable[[ReloadEvent], None],
+        placing: Placing | None = None,
     ) -> Self:
         """Open the live version of the index at `directory`; raises as `Index.open`. `follow` begins to look for others.
 
-        `on_reload` is called on the thread that looks, every `poll_s` seconds, at CURRENT.
+        `on_reload` is called on the thread that looks, every `poll_s` seconds, at CURRENT. `placing` brings each version onto
+        devices, on that thread too.
         """
         return cls(
             read_name=lambda: read_current_name(directory),
             open_index=lambda old: Index.open(
-                directory, fingerprint=fingerprint, embedder_name=embedder_name, reuse=old
+                directory, fingerprint=fingerprint, embedder_name=embedder_name, reuse=old, placing=placing
             ),
             poll_s=poll_s,
             on_reload=on_reload,
+            settle=lambda index: index if placing is None else index.placed_again(placing),
         )
 
     def follow(self) -> None:
@@ -96,11 +104,13 @@ class LiveIndex:
         Where that fails, the old version goes on being served, and the next look tries again.
         """
         started_s, name = self._clock(), ""
-        self._retired = None
+        settles, self._retired = self._retired is not None, None
         try:
             name = self._read_name()
             if name == self._name:
                 self._told.clear()
+                if settles:
+                    self.current = self._settle(self.current)
                 return
             if name == self._failed_name and started_s < self._rests_until_s:
                 return

@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,23 +12,22 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tritonrag_backends.index.analysis import Analyzer
 from tritonrag_backends.index.fields import decode_document_key
 from tritonrag_backends.index.filter_rows import matches
 from tritonrag_backends.index.filters import Filter, require_declared
+from tritonrag_backends.index.fitness import analyzer_named, check_embedding
 from tritonrag_backends.index.format import MODES, ROW_BITS, Manifest
 from tritonrag_backends.index.fusion import FUSED, fuse
+from tritonrag_backends.index.gpu.placing import Placing
 from tritonrag_backends.index.kinds import use_blas_when_faster
 from tritonrag_backends.index.lexical import search_lexical
+from tritonrag_backends.index.rescoring import Found
 from tritonrag_backends.index.segment import Segment
 from tritonrag_backends.index.selection import Selection, SelectionCache
 from tritonrag_backends.index.store import open_space, read_current
 from tritonrag_backends.index.vectors import VectorSpace
 from tritonrag_client.contract import Mode
 from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
-
-# int8 encoders normalise in fp32, so their vectors are of unit length to 1e-6; fp16 ones to 1e-3.
-UNIT_TOLERANCE: Final = 5e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,12 +73,21 @@ class _Asked:
 class Index:
     """One version of an index, open for reading; immutable, and safe for many threads. Made by `Index.open`."""
 
-    def __init__(self, *, manifest: Manifest, segments: Sequence[Segment], space: VectorSpace) -> None:
+    def __init__(
+        self,
+        *,
+        manifest: Manifest,
+        segments: Sequence[Segment],
+        space: VectorSpace,
+        together: Executor | None = None,
+    ) -> None:
+        """`together` searches the segments at once, where they are on several devices."""
         self.manifest: Final = manifest
         self.segments: Final = tuple(segments)
         self._space = space
+        self._each: Callable[..., Iterator[Found]] = map if together is None else together.map
         self._by_number = {segment.number: segment for segment in segments}
-        self._analyzer = _analyzer(manifest.options.analyzer)
+        self._analyzer = analyzer_named(manifest.options.analyzer)
         self._selections = SelectionCache()
         self._fields = frozenset(field for segment in segments for field in segment.record.fields)
         self._unfilterable = frozenset(field for segment in segments for field in segment.record.unfilterable)
@@ -92,16 +101,25 @@ class Index:
         embedder_name: str | None = None,
         verify: bool = True,
         reuse: "Index | None" = None,
+        placing: Placing | None = None,
     ) -> "Index":
         """Open the live version. `fingerprint` (and, for the message, `embedder_name`) are the serving embedder's; None: any.
 
         Raises NotFoundError where there is no index, BadRequestError where another model made it, InternalError where a file is
         damaged; each says what to do. `verify` false leaves out the sha256 of files: for those who have just checked.
-        `reuse` is another version of the same index: segments that both have are neither read nor checked again.
+        `reuse` is another version of the same index: segments that both have are neither read nor checked again, and stay on the
+        devices that they are on. `placing` brings segments onto devices; what it can't bring there is searched on the CPU, and
+        `degraded` says so.
         """
         manifest = read_current(directory)
         return cls.of(
-            directory, manifest, fingerprint=fingerprint, embedder_name=embedder_name, verify=verify, reuse=reuse
+            directory,
+            manifest,
+            fingerprint=fingerprint,
+            embedder_name=embedder_name,
+            verify=verify,
+            reuse=reuse,
+            placing=placing,
         )
 
     @classmethod
@@ -114,6 +132,7 @@ class Index:
         embedder_name: str | None = None,
         verify: bool = True,
         reuse: "Index | None" = None,
+        placing: Placing | None = None,
     ) -> "Index":
         """Open the version of this manifest, live or not; as `open`."""
         require_same_model(manifest, fingerprint, embedder_name)
@@ -123,7 +142,22 @@ class Index:
             for record in manifest.segments
         ]
         use_blas_when_faster(manifest.vectors.dims)
-        return cls(manifest=manifest, segments=segments, space=open_space(directory, manifest, verify=verify))
+        space = open_space(directory, manifest, verify=verify)  # before placing, which is dear: all that may be refused
+        if placing is None:
+            return cls(manifest=manifest, segments=segments, space=space)
+        return cls._placed(manifest, segments, space, placing)
+
+    @classmethod
+    def _placed(cls, manifest: Manifest, segments: Sequence[Segment], space: VectorSpace, placing: Placing) -> "Index":
+        placed = placing.place([segment.placeable for segment in segments], target=manifest.options.recall_target)
+        segments = [segment.at(place) for segment, place in zip(segments, placed, strict=True)]
+        return cls(manifest=manifest, segments=segments, space=space, together=placing.together)
+
+    def placed_again(self, placing: Placing) -> "Index":
+        """The same version, with what found no room on the devices brought there after all, where now there is some."""
+        if not any(segment.placed.gave_up for segment in self.segments):
+            return self
+        return self._placed(self.manifest, self.segments, self._space, placing)
 
     @property
     def version(self) -> int:
@@ -139,6 +173,11 @@ class Index:
     def passage_count(self) -> int:
         """Passages in this version."""
         return self.manifest.counts.passages
+
+    @property
+    def degraded(self) -> str:
+        """What this version gave up and why; "" where nothing: the passages found are the same either way."""
+        return "; ".join(said for segment in self.segments if (said := segment.degraded))
 
     @property
     def embedding_name(self) -> str:
@@ -172,7 +211,7 @@ class Index:
                 f"text_input is {query.text!r}, and mode {mode} looks for its words; send the question"
             )
         if mode != "lexical":
-            _check_embedding(query.embedding, self.dim)
+            check_embedding(query.embedding, self.dim)
 
     def search(self, queries: Sequence[Query]) -> list[Hits]:
         """The best passages for each query; those that ask alike are searched together.
@@ -246,8 +285,8 @@ class Index:
     def _nearest(self, embeddings: npt.NDArray[np.float32], k: int, selections: tuple[Selection, ...]) -> list[Hits]:
         vectors = self._space.reduce(embeddings)
         ids, scores = [np.empty((len(vectors), 0), np.int64)], [np.empty((len(vectors), 0), np.float32)]
-        for segment, selection in zip(self.segments, selections, strict=True):
-            rows, found = segment.search(vectors, k, selection)
+        each = self._each(lambda segment, selection: segment.search(vectors, k, selection), self.segments, selections)
+        for segment, (rows, found) in zip(self.segments, each, strict=True):
             ids.append(segment.ids(rows))
             scores.append(found)
         return [
@@ -297,33 +336,6 @@ def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -
     """The k best of several segments' finds."""
     order = np.lexsort((ids, -scores))[:k]
     return Hits(passage_ids=ids[order], scores=scores[order])
-
-
-def _check_embedding(embedding: npt.NDArray[np.float32] | None, dim: int) -> None:
-    if embedding is None:
-        raise BadRequestError("embedding is missing; send what the model `embedder` returns, or use mode lexical")
-    if embedding.dtype != np.float32 or embedding.shape != (dim,):
-        raise BadRequestError(
-            f"embedding is {embedding.dtype} of shape {list(embedding.shape)} and this index holds float32 of shape [{dim}]; "
-            "send what the model `embedder` returns"
-        )
-    length = float(np.dot(embedding, embedding)) ** 0.5
-    if not abs(length - 1) <= UNIT_TOLERANCE:  # so written that NaN fails too
-        said = f"is of length {length:.4g}" if np.isfinite(embedding).all() else "holds NaN or infinity"
-        raise BadRequestError(f"embedding {said}; send a vector of unit length, as the model `embedder` returns it")
-
-
-def _analyzer(name: str) -> Analyzer:
-    try:
-        analyzer = Analyzer(name.partition("/")[0])
-    except BadRequestError as error:
-        raise InternalError(f"the index was built for another language: {error.message}") from error
-    if analyzer.name != name:
-        raise InternalError(
-            f"the index's words are those of analyzer {name} and this tritonrag has {analyzer.name}, so questions would miss them; "
-            "build the index again with `tritonrag index build`"
-        )
-    return analyzer
 
 
 def require_same_model(manifest: Manifest, fingerprint: str | None, embedder_name: str | None) -> None:

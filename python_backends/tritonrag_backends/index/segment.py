@@ -26,19 +26,15 @@ from tritonrag_backends.index.format import (
     Tombstones,
     VectorRecord,
 )
+from tritonrag_backends.index.gpu.exact import search_exactly
+from tritonrag_backends.index.gpu.finder import Finder
+from tritonrag_backends.index.gpu.placing import ON_THE_CPU, Placeable, Placed
 from tritonrag_backends.index.kinds import exact_is_cheaper
 from tritonrag_backends.index.lexical import LexicalSegment
 from tritonrag_backends.index.postings import Postings
+from tritonrag_backends.index.rescoring import Candidates, Found, found_at_all, rescored
 from tritonrag_backends.index.selection import Selection, select
 from tritonrag_backends.index.vectors import Float32Array, Int64Array, StoredVectors
-
-Found = tuple[Int64Array, Float32Array]
-
-# More candidates than are wanted, because FAISS's scores differ in their last bits from batch to batch (BLAS or not) and those of
-# two near passages may swap: re-scored, the same question has the same answer alone and in any batch.
-_MARGIN: Final = 8
-_DOUBLINGS: Final = 3
-_NEAR: Final = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,12 +78,21 @@ class SegmentFiles:
 
 
 class Segment:
-    """A segment as one version of the index sees it: its files, and which rows are not deleted (`alive` None: all)."""
+    """A segment as one version of the index sees it: its files, which rows are not deleted (`alive` None: all), where it is
+    searched.
+    """
 
-    def __init__(self, files: SegmentFiles, record: SegmentRecord, alive: npt.NDArray[np.bool_] | None) -> None:
+    def __init__(
+        self,
+        files: SegmentFiles,
+        record: SegmentRecord,
+        alive: npt.NDArray[np.bool_] | None,
+        placed: Placed = ON_THE_CPU,
+    ) -> None:
         self.files: Final = files
         self.record: Final = record
         self.alive: Final = alive
+        self.placed: Final = placed
 
     @classmethod
     def open(
@@ -99,15 +104,39 @@ class Segment:
         verify: bool = True,
         reuse: "Segment | None" = None,
     ) -> "Segment":
-        """Open `directory/segments/<id>`; `reuse` is the same segment in another version, whose open files serve this one too.
+        """Open `directory/segments/<id>`; `reuse` is the same segment in another version, whose open files and place on devices
+        serve this one too.
 
         Raises InternalError that names the file.
         """
+        placed = ON_THE_CPU
         if reuse is not None and reuse.record.id == record.id and reuse.record.files == record.files:
-            files = reuse.files
+            files, placed = reuse.files, reuse.placed
         else:
             files = SegmentFiles.open(directory / SEGMENTS / record.id, record, vectors, verify=verify)
-        return cls(files, record, read_alive(directory, record.tombstones, record.rows, verify=verify))
+        return cls(files, record, read_alive(directory, record.tombstones, record.rows, verify=verify), placed)
+
+    @property
+    def placeable(self) -> Placeable:
+        """What is needed to bring it onto devices."""
+        return Placeable(
+            number=self.number,
+            kind=self.record.kind,
+            point=self.record.point,
+            vectors=self.files.vectors,
+            before=self.placed,
+        )
+
+    def at(self, placed: Placed) -> "Segment":
+        """The same, searched there."""
+        return Segment(self.files, self.record, self.alive, placed)
+
+    @property
+    def degraded(self) -> str:
+        """Why it is searched on the CPU, where it was to be searched on a device; else ""."""
+        if self.placed.finder is None or not self.placed.finder.trouble:
+            return self.placed.gave_up
+        return f"segment {self.number} is searched on the CPU: {self.placed.finder.trouble}"
 
     @property
     def number(self) -> int:
@@ -127,21 +156,34 @@ class Segment:
     def search(self, queries: Float32Array, k: int, selection: Selection, point: OperatingPoint | None = None) -> Found:
         """The best selected rows for each of FP32 [n, dims]: rows INT64 [n, k'], exact scores FP32 [n, k'], by score, then by row.
 
-        k' is the smaller of k and what is selected. `point` None is the one in the manifest. What FAISS returns is held to the
-        selection; a question for which it returns others, or too few, is compared with every selected row.
+        k' is the smaller of k and what is selected. `point` None is the one in the manifest, and on devices their own; another is
+        always searched on the CPU. What FAISS returns is held to the selection; a question for which it returns others, or too few,
+        is compared with every selected row.
         """
         most = min(k, selection.count)
         if most == 0:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        point = point or self.record.point
+        if point is None and self.placed.finder is not None:
+            found = self._on_devices(self.placed.finder, queries, most, selection)
+            if found is not None:
+                return found
         few = selection.allowed is not None and exact_is_cheaper(self.rows, selection.count)
-        if self.files.ann is None or few:
+        ann, point = self.files.ann, point or self.record.point
+        if ann is None or few:
             return self.exact(queries, most, selection)
-        return self._rescored(queries, most, max(most + _MARGIN, most * point.rescore), selection, point)
+
+        def near(wanted: int) -> Int64Array:
+            return ann.find(queries, candidates=wanted, effort=point.effort, allowed=selection.bitmap)
+
+        return found_at_all(self._rescored(queries, most, selection, near, rescore=point.rescore))
 
     def exact(self, queries: Float32Array, k: int, selection: Selection) -> Found:
-        """As `search`, by comparing with every selected row. k is at most what is selected."""
-        return self._rescored(queries, k, k + _MARGIN, selection, None)
+        """As `search`, by comparing with every selected row on the CPU. k is at most what is selected."""
+
+        def near(wanted: int) -> Int64Array:
+            return self.files.vectors.nearest(queries, wanted, selection.allowed)
+
+        return found_at_all(self._rescored(queries, k, selection, near))
 
     def passage(self, row: int) -> bytes:
         """The wire JSON of a passage, as it lies on the disk."""
@@ -181,36 +223,25 @@ class Segment:
             self.files.fields, self.files.lexical, rows=self.rows, alive=self.alive, tenant=tenant, filter=filter
         )
 
+    def _on_devices(self, finder: Finder, queries: Float32Array, k: int, selection: Selection) -> Found | None:
+        """With candidates from devices; None where these failed, or are not the way to find so many of so few."""
+        if finder.exact:
+            best = search_exactly(finder, self.files.vectors, queries, k, selection)
+            left = ~best.certain
+            if left.any():
+                best.rows[left], best.scores[left] = self.exact(queries[left], k, selection)
+            return best.rows, best.scores
+
+        def near(wanted: int) -> Int64Array | None:
+            proposed = finder.find(queries, wanted, selection) if finder.suits(wanted, selection) else None
+            return None if proposed is None else proposed.rows
+
+        return self._rescored(queries, k, selection, near, rescore=finder.point.rescore)
+
     def _rescored(
-        self, queries: Float32Array, k: int, wanted: int, selection: Selection, point: OperatingPoint | None
-    ) -> Found:
-        """The best k by exact score among `wanted` candidates, twice as many where the cut goes through a tie.
-
-        `point` says how hard the approximate index is searched for them; None: all selected rows are compared.
-        """
-        for _ in range(_DOUBLINGS + 1):
-            wanted = min(wanted, selection.count)
-            candidates = self._candidates(queries, k, wanted, selection, point)
-            scores = self.files.vectors.scores(queries, candidates)
-            order = np.lexsort((candidates, -scores), axis=1)
-            rows, scores = np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1)
-            if wanted == selection.count or not _tied_at_the_cut(scores, k):
-                break
-            wanted *= 2
-        return rows[:, :k], scores[:, :k]
-
-    def _candidates(
-        self, queries: Float32Array, k: int, wanted: int, selection: Selection, point: OperatingPoint | None
-    ) -> Int64Array:
-        """Rows INT64 [n, wanted]; a query for which FAISS found fewer than k, or any that must not be seen, is searched exactly."""
-        if point is None or self.files.ann is None:
-            return self.files.vectors.nearest(queries, wanted, selection.allowed)
-        found = self.files.ann.find(queries, candidates=wanted, effort=point.effort, allowed=selection.bitmap)
-        short = _fall_short(found, k, selection)
-        if short.any():
-            found = found.copy()
-            found[short] = self.files.vectors.nearest(queries[short], wanted, selection.allowed)
-        return found
+        self, queries: Float32Array, k: int, selection: Selection, find: Candidates, *, rescore: int = 1
+    ) -> Found | None:
+        return rescored(self.files.vectors, queries, k, selection, find, rescore=rescore)
 
 
 def read_alive(
@@ -226,17 +257,3 @@ def read_alive(
     if int(np.count_nonzero(dead)) != tombstones.rows:
         raise damaged(path, f"it marks {np.count_nonzero(dead)} rows where the manifest says {tombstones.rows}")
     return ~dead
-
-
-def _fall_short(candidates: Int64Array, k: int, selection: Selection) -> npt.NDArray[np.bool_]:
-    """Which queries got fewer than k candidates, or one that they must not see; BOOL [n]."""
-    found = candidates >= 0
-    short = np.asarray(found.sum(axis=1) < k, np.bool_)
-    if selection.allowed is not None:
-        short |= (found & ~selection.allowed[candidates]).any(axis=1)
-    return short
-
-
-def _tied_at_the_cut(scores: Float32Array, k: int) -> bool:
-    """Whether a row that was not even a candidate could score as much as the k-th: then it might have the lower id."""
-    return bool(np.any(scores[:, -1] > scores[:, k - 1] - _NEAR))
