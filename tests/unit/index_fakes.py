@@ -64,6 +64,7 @@ class FakeEncoder:
     dim: int = DIM
     precision: str = "fp32"
     max_tokens: int = 256
+    passage_tokens: int = 254
     calls: list[int] = field(default_factory=list)
     input_types: list[InputType] = field(default_factory=list)
 

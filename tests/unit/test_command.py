@@ -16,7 +16,7 @@ from tritonrag.settings import settings_from
 from tritonrag_client.errors import BadRequestError, InternalError, RagError, UnavailableError
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("index build", "export embedder", "serve", "ask", "search", "doctor", "demo", "bench")
+COMMANDS = ("index build", "export embedder", "serve", "ask", "search", "doctor", "demo", "bench", "plan")
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,11 @@ import pytest
 from index_fakes import FakeEncoder, document
 
 from tritonrag.commands import demo
-from tritonrag.preflight import look_at
+from tritonrag.preflight import look_at, look_at_encoder
+from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.embedding.format import EmbedderManifest, Parity
 from tritonrag_backends.index.format import CURRENT
-from tritonrag_backends.settings import EmbedderSettings, Settings
+from tritonrag_backends.settings import EmbedderSettings, EncoderSettings, Settings
 from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
 from tritonrag_export.indexing import build_index
 
@@ -85,6 +86,17 @@ def test_a_missing_precision_of_the_embedding_model_is_named(settings: Settings)
     model = settings.embedder.model
     with pytest.raises(NotFoundError, match=r"model\.fp32\.onnx"):
         look_at(settings.model_copy(update={"embedder": EmbedderSettings(model=model, precision="fp32")}))
+
+
+def test_the_encoder_is_looked_at_in_profile_gpu_alone(settings: Settings) -> None:
+    assert look_at_encoder(ServeOptions(settings=settings)) is None
+    assert look_at_encoder(ServeOptions(settings=settings, profile="gpu")) == "the Python model, on the CPU"
+
+
+def test_an_encoder_that_can_not_run_as_wanted_is_told_with_the_way_out(settings: Settings) -> None:
+    settings = settings.model_copy(update={"encoder": EncoderSettings(runtime="onnxruntime")})
+    with pytest.raises(NotFoundError, match=r"no such backend.*set it to python"):
+        look_at_encoder(ServeOptions(settings=settings, profile="gpu"))
 
 
 class TestTheDemoReusesItsIndex:

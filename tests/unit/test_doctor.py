@@ -8,8 +8,24 @@ import pytest
 from tritonrag import machine_checks as machine
 from tritonrag import triton_checks as triton
 from tritonrag.checks import Check
-from tritonrag.triton_home import TritonWheel, find_wheel
+from tritonrag.triton_parts import TritonParts, find_wheel
+from tritonrag_backends.embedding.format import EmbedderManifest, Parity
 from tritonrag_backends.settings import EmbedderSettings, Settings
+
+
+def make_embedder(folder: Path) -> Path:
+    folder.mkdir()
+    EmbedderManifest(
+        name="toy",
+        architecture="none",
+        dim=2,
+        max_tokens=8,
+        pooling="mean",
+        fingerprint="f" * 64,
+        files={},
+        parity=Parity(texts=1, fp32_max_abs_difference=0.0, int8_min_cosine=1.0, int8_mean_cosine=1.0),
+    ).save(folder)
+    return folder
 
 
 def has_advice(check: Check) -> bool:
@@ -100,8 +116,8 @@ def test_a_triton_that_does_not_run_fails_with_what_it_said(tmp_path: Path) -> N
     program = tmp_path / "tritonserver"
     program.write_text("#!/bin/sh\necho 'libfoo.so: cannot open' >&2\nexit 127\n")
     program.chmod(0o700)
-    wheel = TritonWheel(
-        tritonserver=program, python_backend=tmp_path, caches=tmp_path, stub=tmp_path, libraries=tmp_path
+    wheel = TritonParts(
+        tritonserver=program, backends=tmp_path, caches=tmp_path, stub=tmp_path, libraries=tmp_path, advice="reinstall"
     )
     check = triton.binary_check(wheel)
     assert check.status == "fail"
@@ -131,3 +147,36 @@ def test_a_missing_embedder_and_index_are_warnings_that_name_the_command(tmp_pat
     assert (embedder.status, index.status) == ("warn", "warn")
     assert "tritonrag export embedder" in embedder.advice
     assert "tritonrag index build" in index.advice
+
+
+def test_what_would_run_the_encoder_is_told_and_without_a_gpu_that_is_the_stand_in(tmp_path: Path) -> None:
+    settings = Settings(embedder=EmbedderSettings(model=make_embedder(tmp_path / "embedder")))
+    check = triton.encoder_check(settings, frozenset({"python", "onnxruntime"}))
+    assert (check.status, check.found) == ("ok", "profile gpu: the Python model, on the CPU")
+
+
+def test_an_encoder_that_lacks_its_file_is_a_warning_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton, "count_gpus", lambda: 1)
+    settings = Settings(embedder=EmbedderSettings(model=make_embedder(tmp_path / "embedder")))
+    check = triton.encoder_check(settings, frozenset({"python"}))
+    assert check.status == "warn"
+    assert "tritonrag export embedder --to onnx-fp16" in check.advice
+
+
+def test_tritons_backends_are_named() -> None:
+    (check,) = (check for check in triton.triton_checks(Settings()) if check.name == "backends")
+    assert "python" in check.found
+
+
+def test_a_triton_that_is_not_whole_fails_with_the_missing_part(tmp_path: Path) -> None:
+    check = next(triton.triton_checks(Settings(), tmp_path))
+    assert (check.status, check.name) == ("fail", "Triton")
+    assert "bin/tritonserver is missing" in check.found
+    assert "--triton-dir" in check.advice
+
+
+def test_gpus_without_nvidia_smi_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "count_gpus", lambda: 2)
+    assert machine.gpu_check(None).found.startswith("2 visible")

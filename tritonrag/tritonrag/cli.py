@@ -15,6 +15,7 @@ import typer
 from tritonrag.ask_options import History, LoraName, Seed, StopWords, Strict, Temperature, TopP
 from tritonrag.cli_export import export_app
 from tritonrag.cli_index import index_app
+from tritonrag.cli_plan import plan
 from tritonrag.options import (
     AllowNonLoopback,
     BenchClients,
@@ -61,6 +62,8 @@ from tritonrag.serve_options import (
     OpenaiModel,
     OpenaiUrl,
     PromptTemplate,
+    ReadyTimeoutS,
+    TritonDir,
     TrtllmModel,
 )
 from tritonrag.variables import refuse_unknown, variables_of
@@ -75,6 +78,7 @@ app = typer.Typer(
 )
 app.add_typer(index_app, name="index")
 app.add_typer(export_app, name="export")
+app.command()(plan)
 
 EXIT_FAILED, EXIT_WRONG = 1, 2
 
@@ -97,7 +101,9 @@ def serve(
     prompt_template: PromptTemplate = None,
     answer_cache: AnswerCache = None,
     model_repository: ModelRepository = None,
+    triton_dir: TritonDir = None,
     allow_non_loopback: AllowNonLoopback = False,
+    ready_timeout_s: ReadyTimeoutS = None,
     drain_timeout_s: DrainTimeoutS = 30,
     log_file: LogFile = None,
     verbose: Verbose = False,
@@ -123,7 +129,9 @@ def serve(
             host=host,
             profile=profile,
             model_repository=model_repository,
+            triton_dir=triton_dir,
             allow_non_loopback=allow_non_loopback,
+            ready_timeout_s=ready_timeout_s,
             drain_timeout_s=drain_timeout_s,
             log_file=log_file,
             verbose=verbose,
@@ -242,11 +250,13 @@ def evaluate(
 
 
 @app.command()
-def doctor(*, index: IndexDir = None, embedder: EmbedderDir = None, json: Json = False) -> None:
+def doctor(
+    *, index: IndexDir = None, embedder: EmbedderDir = None, triton_dir: TritonDir = None, json: Json = False
+) -> None:
     """Check this machine, and say what to do about what is amiss."""
     from tritonrag.commands.doctor import run  # noqa: PLC0415 - heavy
 
-    run(index=index, embedder=embedder, json=json)
+    run(index=index, embedder=embedder, triton_dir=triton_dir, json=json)
 
 
 @app.command()

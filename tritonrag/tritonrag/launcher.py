@@ -19,6 +19,7 @@ from typing import BinaryIO, Self
 from tritonrag import die_with_parent
 from tritonrag.ports import address_of, choose_ports, is_free, reachable
 from tritonrag.processes import has_exited, kill_session, session_members, shared_memory
+from tritonrag.repository import prepare
 from tritonrag.triton_command import (
     ServeOptions,
     find_model_repository,
@@ -26,8 +27,9 @@ from tritonrag.triton_command import (
     triton_arguments,
     triton_environment,
 )
-from tritonrag.triton_home import TritonHome, find_wheel
+from tritonrag.triton_home import TritonHome
 from tritonrag.triton_log import failure, port_was_taken, read_log
+from tritonrag.triton_parts import find_triton
 from tritonrag_client.errors import BadRequestError, RagError, UnavailableError
 
 _POLL_S = 0.05
@@ -84,9 +86,9 @@ class TritonServer:
     def start(self, options: ServeOptions) -> RunningServer:
         """Start Triton and return once every model is ready.
 
-        Raises BadRequestError for a port that is taken or a profile or log file that can't be, NotFoundError for a missing
-        wheel or repository, the models' own error where one does not load, InternalError with the log's path where Triton
-        ends or is not ready in `ready_timeout_s`.
+        Raises BadRequestError for a port that is taken or a setting, profile or log file that can't be, NotFoundError for a
+        missing Triton, repository or file of the embedder's, the models' own error where one does not load, InternalError with
+        the log's path where Triton ends or is not ready in `ready_timeout_s`.
         """
         require_profile(find_model_repository(options.model_repository), options.profile)
         for attempt in range(1, _ATTEMPTS + 1):
@@ -162,12 +164,14 @@ class TritonServer:
         address = address_of(options.host)
         wanted = {"http": options.http_port, "grpc": options.grpc_port, "metrics": options.metrics_port}
         ports = choose_ports(address, wanted)
-        wheel = find_wheel()
-        self._home, self._stop_timeout_s = TritonHome(wheel), options.drain_timeout_s + _BEYOND_DRAIN_S
+        triton = find_triton(options.triton_dir)
+        self._home, self._stop_timeout_s = TritonHome(triton), options.drain_timeout_s + _BEYOND_DRAIN_S
         log_path = (options.log_file or self._home.path / "triton.log").absolute()
-        arguments = triton_arguments(options, wheel, self._home, address=address, ports=ports)
+        arguments = triton_arguments(options, triton, self._home, address=address, ports=ports)
         try:
-            process = _spawn(arguments, triton_environment(options, wheel), log_path, self._home.lock_fd)
+            prepare(options, triton, self._home)
+            environment = triton_environment(options, triton, self._home)
+            process = _spawn(arguments, environment, log_path, self._home.lock_fd)
             self._process, self._session = process, process.pid
             self._running = RunningServer(
                 host=reachable(address),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tritonrag.checks import Check, graded
+from tritonrag.gpus import count_gpus
 from tritonrag.ports import is_free
 from tritonrag.processes import SHARED_MEMORY
 
@@ -103,6 +104,9 @@ def port_check(service: str, port: int) -> Check:
 
 def gpu_check(nvidia_smi: str | None) -> Check:
     """Which GPU there is; none is fine, everything runs on the CPU."""
+    if nvidia_smi is None and count_gpus():
+        found = f"{count_gpus()} visible; nvidia-smi, which would name them, is not there"
+        return Check(name="GPU", status="ok", found=found)
     if nvidia_smi is None:
         return Check(name="GPU", status="ok", found="none; the profile cpu needs none")
     query = [nvidia_smi, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -118,4 +122,5 @@ def gpu_check(nvidia_smi: str | None) -> Check:
         return Check(
             name="GPU", status="warn", found=found, advice="look at the NVIDIA driver; the profile cpu needs none"
         )
-    return Check(name="GPU", status="ok", found="; ".join(answer.stdout.split("\n")).strip("; "))
+    names = "; ".join(answer.stdout.split("\n")).strip("; ")
+    return Check(name="GPU", status="ok", found=f"{names} ({count_gpus()} visible to us)")

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonrag.encoder_choice import choose_encoder
+from tritonrag.instances import GPU_PROFILE
+from tritonrag.triton_command import ServeOptions
+from tritonrag.triton_parts import find_triton
 from tritonrag_backends.embedding.format import MODEL_FILES, EmbedderManifest
 from tritonrag_backends.index.store import read_current
 from tritonrag_backends.prompting.template import PromptTemplate
@@ -34,6 +38,14 @@ def look_at(settings: Settings) -> Served:
             f" ({embedder.fingerprint[:12]}); give --embedder the folder of the first, or build the index again"
         )
     return Served(index=settings.index, index_version=index.index_version, passages=index.counts.passages)
+
+
+def look_at_encoder(options: ServeOptions) -> str | None:
+    """What will run the encoder, in words; None in profile cpu, which has none. Raises RagError where nothing can as wanted."""
+    if options.profile != GPU_PROFILE:
+        return None
+    backends = find_triton(options.triton_dir).backend_names()
+    return choose_encoder(options.settings, options.machine(), backends).describe()
 
 
 def look_at_generator(settings: Settings) -> str:

@@ -43,6 +43,24 @@ OpenaiModel = Annotated[
         envvar="TRITONRAG_OPENAI_MODEL", metavar="NAME", help="The model's name at that server.", show_default=False
     ),
 ]
+TritonDir = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TRITONRAG_TRITON_DIR",
+        metavar="DIR",
+        help="An installed Triton. (default: the wheel's, else /opt/tritonserver)",
+        show_default=False,
+    ),
+]
+ReadyTimeoutS = Annotated[
+    float | None,
+    typer.Option(
+        envvar="TRITONRAG_READY_TIMEOUT_S",
+        min=1,
+        help="Seconds that loading may take. (default: 300; with --profile gpu 1800, for TensorRT builds its engines then)",
+        show_default=False,
+    ),
+]
 PromptTemplate = Annotated[
     str | None,
     typer.Option(

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tritonrag.triton_home import TritonHome, TritonWheel
+from tritonrag.gpus import count_gpus
+from tritonrag.instances import GPU_PROFILE, Machine
+from tritonrag.triton_home import TritonHome
+from tritonrag.triton_parts import TritonParts
 from tritonrag_backends.environment import ENV_PREFIX
+from tritonrag_backends.run_dir import RUN_DIR
 from tritonrag_backends.settings import Settings
 from tritonrag_client.contract import RAG, RETRIEVE
 from tritonrag_client.errors import BadRequestError, NotFoundError
@@ -25,10 +29,12 @@ class ServeOptions:
     """How one Triton is started. Ports: 0 is a free one. `log_file` None: in the server's private folder, gone with it.
 
     `model_repository` None is the one that belongs to this package. `models` are loaded with those that they are composed of.
+    `triton_dir` None is the Triton of the wheel, or of NVIDIA's image.
     """
 
     settings: Settings = field(default_factory=Settings)
     model_repository: Path | None = None
+    triton_dir: Path | None = None
     models: tuple[str, ...] = (RAG, RETRIEVE)
     host: str = "127.0.0.1"
     http_port: int = 0
@@ -39,6 +45,10 @@ class ServeOptions:
     ready_timeout_s: float = 300.0
     log_file: Path | None = None
     triton_arguments: tuple[str, ...] = ()
+
+    def machine(self) -> Machine:
+        """What the models' instances are dealt out over, with the GPUs that are visible now."""
+        return Machine.of(self.profile, count_gpus())
 
 
 def find_model_repository(given: Path | None) -> Path:
@@ -65,39 +75,40 @@ def require_profile(repository: Path, profile: str) -> None:
         )
 
 
-def has_gpu() -> bool:
-    """Whether the NVIDIA kernel driver shows a device."""
-    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
-
-
 def triton_arguments(
-    options: ServeOptions, wheel: TritonWheel, home: TritonHome, *, address: str, ports: Mapping[str, int]
+    options: ServeOptions, triton: TritonParts, home: TritonHome, *, address: str, ports: Mapping[str, int]
 ) -> list[str]:
-    """The command line of tritonserver. `ports` has `http`, `grpc` and `metrics`."""
-    arguments = [str(wheel.tritonserver), f"--model-repository={find_model_repository(options.model_repository)}"]
+    """The command line of tritonserver. `ports` has `http`, `grpc` and `metrics`; the repository is the one in the home."""
+    arguments = [str(triton.tritonserver), f"--model-repository={home.models}"]
     arguments += [f"--backend-directory={home.backends}", f"--cache-directory={home.caches}"]
     arguments += [f"--backend-config=python,shm-region-prefix-name={home.shm_prefix}"]
     arguments += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in options.models)]
-    if options.profile != "cpu":
-        arguments.append(f"--model-config-name={options.profile}")
     for service, port in ports.items():
         arguments += [f"--{service}-address={address}", f"--{service}-port={port}"]
     arguments += ["--exit-on-error=true", "--strict-readiness=true", f"--exit-timeout-secs={options.drain_timeout_s}"]
-    if not has_gpu():
+    if not count_gpus():
         arguments.append("--allow-gpu-metrics=false")
     return [*arguments, *options.triton_arguments]
 
 
 def triton_environment(
-    options: ServeOptions, wheel: TritonWheel, base: Mapping[str, str] | None = None
+    options: ServeOptions, triton: TritonParts, home: TritonHome, base: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """The environment of Triton and its stubs: ours without what the settings tree would refuse, and the settings themselves."""
     inherited = os.environ if base is None else base
     environment = {name: value for name, value in inherited.items() if not name.startswith(ENV_PREFIX)}
-    environment = {**THREAD_DEFAULTS, **environment, **options.settings.to_environment()}
-    environment["LD_LIBRARY_PATH"] = wheel.library_path()
+    environment = {**THREAD_DEFAULTS, **environment, **settled(options).to_environment(), RUN_DIR: str(home.run)}
+    environment["LD_LIBRARY_PATH"] = triton.library_path()
     # The stub's interpreter takes the virtual environment whose bin is first on PATH.
     scripts = sysconfig.get_path("scripts")
     environment["PATH"] = os.pathsep.join([scripts, environment.get("PATH", os.defpath)])
     environment.setdefault("PYTHONUNBUFFERED", "1")  # a model's last words reach the log even when it is killed
     return environment
+
+
+def settled(options: ServeOptions) -> Settings:
+    """The settings as the models get them: in profile cpu the retriever is not to look for GPUs by itself."""
+    retriever = options.settings.retriever
+    if options.profile == GPU_PROFILE or retriever.device != "auto":
+        return options.settings
+    return options.settings.model_copy(update={"retriever": retriever.model_copy(update={"device": "cpu"})})

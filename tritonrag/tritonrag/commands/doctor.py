@@ -14,10 +14,10 @@ PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 _COLOURS = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 
 
-def run(*, index: Path | None, embedder: Path | None, json: bool) -> None:
+def run(*, index: Path | None, embedder: Path | None, triton_dir: Path | None = None, json: bool) -> None:
     """Print a line for each check; ends in status 1 where one failed."""
     settings = settings_from(index=index, embedder=embedder)
-    checks = [*machine_checks(STATE, PORTS), *triton_checks(settings)]
+    checks = [*machine_checks(STATE, PORTS), *triton_checks(settings, triton_dir)]
     if json:
         write_json({"checks": [_to_dict(check) for check in checks], "ok": not _failed(checks)})
     else:

@@ -13,13 +13,16 @@ import typer
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.log_follower import LogFollower
 from tritonrag.ports import is_loopback
-from tritonrag.preflight import Served, look_at, look_at_generator
+from tritonrag.preflight import Served, look_at, look_at_encoder, look_at_generator
 from tritonrag.settings import settings_from
 from tritonrag.stop_signals import StopSignals
 from tritonrag.terminal import bold, tell, write, write_json
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import Settings
 from tritonrag_client.errors import BadRequestError
+
+# With GPUs a first start builds TensorRT's engines, and loads a large language model once the index is in place.
+_READY_TIMEOUT_S = {"cpu": 300.0, "gpu": 1800.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,9 @@ class ServeRequest:
     host: str = "127.0.0.1"
     profile: str = "cpu"
     model_repository: Path | None = None
+    triton_dir: Path | None = None
     allow_non_loopback: bool = False
+    ready_timeout_s: float | None = None
     drain_timeout_s: int = 30
     log_file: Path | None = None
     verbose: bool = False
@@ -53,11 +58,13 @@ class ServeRequest:
         return ServeOptions(
             settings=self._settings(),
             model_repository=self.model_repository,
+            triton_dir=self.triton_dir,
             host=self.host,
             http_port=self.http_port,
             grpc_port=self.grpc_port,
             metrics_port=self.metrics_port,
             profile=self.profile,
+            ready_timeout_s=self.ready_timeout_s or _READY_TIMEOUT_S[self.profile],
             drain_timeout_s=self.drain_timeout_s,
             log_file=self.log_file,
         )
@@ -88,6 +95,8 @@ def run(request: ServeRequest) -> None:
     options = request.serve_options()
     served = look_at(options.settings)
     look_at_generator(options.settings)
+    if encoder := look_at_encoder(options):
+        tell(f"encoder: {encoder}")
     with StopSignals() as signals, TritonServer(interrupted=lambda: bool(signals.received)) as server:
         tell("starting Triton")
         began = time.monotonic()

@@ -1,0 +1,1 @@
+from tritonrag_backends.models.encoder import TritonPythonModel

@@ -1,0 +1,1 @@
+from tritonrag_backends.models.tokenizer import TritonPythonModel

@@ -1,0 +1,1 @@
+"""Place: what of index, embedding model and language model fits on which hardware, by arithmetic alone."""
