@@ -19,7 +19,7 @@ from tritonrag_perf.figures import Spread
 
 K = 10
 ALONE, TOGETHER = 1, 32  # queries in a call
-_MARGIN = 8  # candidates more than are wanted: as `index/segment.py` searches
+_MARGIN = 8  # candidates more than are wanted: as `index/rescoring.py` does
 _OPENINGS = 5
 _CURVE_STEP = 1.6  # from one effort to the next
 _TOP_RECALL = 0.9995  # a curve ends here

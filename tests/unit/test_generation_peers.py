@@ -84,7 +84,9 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     made = Server(tmp_path)
     yield made
     made.close()
-    assert not any(name.startswith("generator-1000") for name in made.sockets)  # others are a process's, which is killed
+    assert not any(
+        name.startswith("generator-1000") for name in made.sockets
+    )  # others are a process's, which is killed
 
 
 @pytest.fixture

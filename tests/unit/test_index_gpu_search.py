@@ -166,11 +166,8 @@ def test_equal_scores_stand_in_the_order_of_ids_however_many_there_are(
     placing = make_placing("filtering", gpus, fp16=fp16)
     query = Query(embedding=same[0], num_passages=5)
     (hits,) = opened(tmp_path, placing).search([query])
-    (expected,) = Index.open(tmp_path, fingerprint="f1").search([query])
-    assert hits.passage_ids.tolist() == expected.passage_ids.tolist()
-    if copies == 60:
-        rows = np.flatnonzero((same == same[0]).all(axis=1))[:5]
-        assert (hits.passage_ids & 0xFFFFFFFF).tolist() == rows.tolist()
+    rows = np.flatnonzero((same == same[0]).all(axis=1))[:5]
+    assert (hits.passage_ids & 0xFFFFFFFF).tolist() == rows.tolist()
     placing.close()
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tritonrag_backends.index.change import Change, changing, open_live
 from tritonrag_backends.index.disk import DISK, Disk, disk_errors
+from tritonrag_backends.index.fitness import require_same_model
 from tritonrag_backends.index.format import Counts, EmbeddingRecord, Manifest
-from tritonrag_backends.index.search import Index, require_same_model
+from tritonrag_backends.index.search import Index
 from tritonrag_backends.index.store import open_queries, open_space
 from tritonrag_backends.index.writer import NewPassage, encode_passage
 from tritonrag_export.documents.finding import Skipped

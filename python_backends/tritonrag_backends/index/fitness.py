@@ -1,4 +1,4 @@
-"""What must fit before an index is searched: the analyzer of its words, and a question's vector."""
+"""What must fit before an index is searched: the embedding model, the analyzer of its words, and a question's vector."""
 
 from typing import Final
 
@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritonrag_backends.index.analysis import Analyzer
+from tritonrag_backends.index.format import Manifest
 from tritonrag_client.errors import BadRequestError, InternalError
 
 # int8 encoders normalise in fp32, so their vectors are of unit length to 1e-6; fp16 ones to 1e-3.
@@ -39,3 +40,16 @@ def analyzer_named(name: str) -> Analyzer:
             "build the index again with `tritonrag index build`"
         )
     return analyzer
+
+
+def require_same_model(manifest: Manifest, fingerprint: str | None, embedder_name: str | None) -> None:
+    """Raise BadRequestError where the index was built with another embedding model; None: any will do."""
+    made_by = manifest.embedding
+    if fingerprint is None or fingerprint == made_by.fingerprint:
+        return
+    serving = f"{embedder_name or 'the serving embedder'} (fingerprint {fingerprint})"
+    raise BadRequestError(
+        f"the index was built with the embedding model {made_by.name} (fingerprint {made_by.fingerprint}) and {serving} is "
+        "another one, so their vectors can't be compared; build the index again with `tritonrag index build`, or serve with the "
+        "embedder that built it"
+    )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tritonrag_backends.index.fields import decode_document_key
 from tritonrag_backends.index.filter_rows import matches
 from tritonrag_backends.index.filters import Filter, require_declared
-from tritonrag_backends.index.fitness import analyzer_named, check_embedding
+from tritonrag_backends.index.fitness import analyzer_named, check_embedding, require_same_model
 from tritonrag_backends.index.format import MODES, ROW_BITS, Manifest
 from tritonrag_backends.index.fusion import FUSED, fuse
 from tritonrag_backends.index.gpu.placing import Placing
@@ -336,16 +336,3 @@ def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -
     """The k best of several segments' finds."""
     order = np.lexsort((ids, -scores))[:k]
     return Hits(passage_ids=ids[order], scores=scores[order])
-
-
-def require_same_model(manifest: Manifest, fingerprint: str | None, embedder_name: str | None) -> None:
-    """Raise BadRequestError where the index was built with another embedding model; None: any will do."""
-    made_by = manifest.embedding
-    if fingerprint is None or fingerprint == made_by.fingerprint:
-        return
-    serving = f"{embedder_name or 'the serving embedder'} (fingerprint {fingerprint})"
-    raise BadRequestError(
-        f"the index was built with the embedding model {made_by.name} (fingerprint {made_by.fingerprint}) and {serving} is "
-        "another one, so their vectors can't be compared; build the index again with `tritonrag index build`, or serve with the "
-        "embedder that built it"
-    )

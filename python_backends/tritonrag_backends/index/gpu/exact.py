@@ -16,7 +16,8 @@ from tritonrag_backends.index.vectors import StoredVectors
 _MARGIN: Final = 8
 _MARGIN_FP16: Final = 32
 _FINE: Final = 1e-4
-_DOUBLINGS: Final = 4
+# To look four times as far costs a GPU next to nothing, and is not often needed; the CPU, in the end, compares with every row.
+_WIDENING: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,28 +38,36 @@ def search_exactly(finder: Finder, vectors: StoredVectors, queries: Float32Array
     rows, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
     certain = np.zeros(len(queries), np.bool_)
     pending = np.arange(len(queries))
-    wanted = min(k + (_MARGIN if finder.error < _FINE else _MARGIN_FP16), selection.count)
-    for _ in range(_DOUBLINGS + 1):
-        proposed = finder.find(queries[pending], wanted, selection) if finder.suits(wanted, selection) else None
+    most = min(selection.count, finder.most)
+    wanted = min(k + (_MARGIN if finder.error < _FINE else _MARGIN_FP16), most)
+    while finder.suits(max(wanted, k), selection):
+        proposed = finder.find(queries[pending], wanted, selection)
         if proposed is None:
             break
-        best = _settled(finder.error, vectors, queries[pending], k, proposed)
+        best, open_still = _settled(finder.error, vectors, queries[pending], k, proposed)
         done = pending[best.certain]
         rows[done], scores[done], certain[done] = best.rows[best.certain], best.scores[best.certain], True
-        pending = pending[~best.certain]
-        if len(pending) == 0 or wanted == selection.count:
+        pending = pending[open_still]
+        if len(pending) == 0 or wanted == most:
             break
-        wanted = min(2 * wanted, selection.count)
+        wanted = min(_WIDENING * wanted, most)
     return Best(rows=rows, scores=scores, certain=certain)
 
 
-def _settled(error: float, vectors: StoredVectors, queries: Float32Array, k: int, proposed: Proposed) -> Best:
-    """The best of what was proposed, and for which questions no other row can be as good."""
+def _settled(
+    error: float, vectors: StoredVectors, queries: Float32Array, k: int, proposed: Proposed
+) -> tuple[Best, npt.NDArray[np.bool_]]:
+    """The best of what was proposed, certain where no other row can be as good; and for which questions, BOOL [n], a wider look
+    may make it so: not for those whose scores, or rows, are not what a device may return.
+    """
     exact = vectors.scores(queries, proposed.rows)
-    off = np.abs(np.where(proposed.rows >= 0, exact, 0) - np.where(proposed.rows >= 0, proposed.scores, 0))
+    there = proposed.rows >= 0
+    off = np.abs(np.where(there, exact, 0) - np.where(there, proposed.scores, 0))
+    sound = (off <= error).all(axis=1) & (proposed.bounds < np.inf)
     order = np.lexsort((proposed.rows, -exact), axis=1)[:, :k]
     rows, scores = np.take_along_axis(proposed.rows, order, axis=1), np.take_along_axis(exact, order, axis=1)
     if rows.shape[1] < k:
-        return Best(rows=rows, scores=scores, certain=np.zeros(len(queries), np.bool_))
-    certain = (off <= error).all(axis=1) & (rows[:, -1] >= 0) & (scores[:, -1] > proposed.bounds + error)
-    return Best(rows=rows, scores=scores, certain=certain)
+        certain = np.zeros(len(queries), np.bool_)
+    else:
+        certain = sound & (rows[:, -1] >= 0) & (scores[:, -1] > proposed.bounds + error)
+    return Best(rows=rows, scores=scores, certain=certain), sound & ~certain
