@@ -289,7 +289,7 @@ def test_a_run_without_a_gpu_leaves_the_page_of_one_with_it_alone(tmp_path: Path
     sheet_at(tmp_path / "cpu.json", card=None).end()
     write_records([read_json(tmp_path / "cpu.json")], tmp_path / "other", page=page)
     assert page.read_text(encoding="utf-8") == before
-    assert "Not run yet: no GPU" in (tmp_path / "other" / "gpu.md").read_text(encoding="utf-8")
+    assert "Not run yet." in (tmp_path / "other" / "gpu.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"parts": [{"part": "other"}]}', '{"parts": [3]}'])
