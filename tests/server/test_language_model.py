@@ -50,7 +50,8 @@ def test_the_same_question_gives_the_same_answer_on_both_paths_and_again(
 
 
 def test_tokens_come_one_by_one_with_the_sources_first(quiet: Wire) -> None:
-    answers = quiet.stream(request("rag", {"text_input": QUESTION, "stream": True, "max_tokens": 20}))
+    # Tokens that are there before the last delta is sent go out together, and this small model writes faster than Triton sends.
+    answers = quiet.stream(request("rag", {"text_input": QUESTION, "stream": True, "max_tokens": 200}))
     assert not any(isinstance(answer, Failure) for answer in answers)
     sources = [strings(answer["sources"])[0] for answer in answers]  # type: ignore[index]
     assert len(decode_sources(sources[0])) == 5
