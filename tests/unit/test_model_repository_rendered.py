@@ -398,17 +398,25 @@ class TestTheGeneratorsWait:
         home = TritonHome(find_wheel())
         try:
             prepare(options, find_wheel(), home)
-            told = list(home.run.glob("index-expected*"))
+            told = list(home.run.glob("gpu-memory-expected*"))
             return json.loads(told[0].read_text()) if told else None
         finally:
             home.remove()
 
-    def test_is_for_every_retriever_on_a_gpu_and_ends_before_the_servers_patience(self, settings: Settings) -> None:
+    def test_is_for_every_retriever_and_python_encoder_on_a_gpu_and_ends_before_the_servers_patience(
+        self, settings: Settings
+    ) -> None:
         settings = settings.model_copy(update={"retriever": RetrieverSettings(instances=2)})
         told = self.prepared(ServeOptions(settings=settings, profile="gpu", ready_timeout_s=100))
         assert told is not None
-        assert told["instances"] == 4
+        assert told["instances"] == {"retriever": 4, "encoder": 2}
         assert 0 < told["wait_s"] < 100
+
+    def test_is_for_no_encoder_that_stays_on_the_cpu(self, settings: Settings) -> None:
+        settings = settings.model_copy(update={"encoder": EncoderSettings(execution="cpu")})
+        told = self.prepared(ServeOptions(settings=settings, profile="gpu"))
+        assert told is not None
+        assert told["instances"] == {"retriever": 2}
 
     @pytest.mark.parametrize(
         "fields",

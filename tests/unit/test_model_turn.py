@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tritonrag_backends.generation.genai.settings import GenaiSettings
 from tritonrag_backends.models.instances import instance_name
-from tritonrag_backends.models.turn import expect_index, placing_index, wait_for_index
+from tritonrag_backends.models.turn import expect_turns, taking_memory, wait_for_turn
 from tritonrag_backends.run_dir import RUN_DIR
 from tritonrag_backends.settings import GeneratorSettings, Settings
 from tritonrag_client.errors import UnavailableError
@@ -58,11 +58,11 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> LookCounter:
 @pytest.fixture
 def waiting(folder: Path) -> Callable[[Settings], Future[None]]:  # noqa: ARG001 - the folder is set
     pool = ThreadPoolExecutor(1)
-    return lambda settings: pool.submit(wait_for_index, settings)
+    return lambda settings: pool.submit(wait_for_turn, settings)
 
 
 def place(instance: str) -> None:
-    with placing_index(instance):
+    with taking_memory("retriever", instance):
         pass
 
 
@@ -70,7 +70,7 @@ def place(instance: str) -> None:
 def test_an_engine_that_takes_gpu_memory_waits_for_the_last_retriever(
     folder: Path, waiting: Callable[[Settings], Future[None]], looks: LookCounter, settings: Settings
 ) -> None:
-    expect_index(folder, instances=2, wait_s=LONG_S)
+    expect_turns(folder, {"retriever": 2}, wait_s=LONG_S)
     loaded = waiting(settings)
     looks.wait(2)
     place("retriever_0_gpu0")
@@ -82,13 +82,13 @@ def test_an_engine_that_takes_gpu_memory_waits_for_the_last_retriever(
 
 @pytest.mark.parametrize("settings", TAKES_NONE)
 def test_an_engine_that_takes_none_waits_for_nobody(folder: Path, settings: Settings) -> None:
-    expect_index(folder, instances=1, wait_s=LONG_S)
-    wait_for_index(settings)
+    expect_turns(folder, {"retriever": 1}, wait_s=LONG_S)
+    wait_for_turn(settings)
 
 
 @pytest.mark.parametrize("settings", TAKES_GPU_MEMORY)
 def test_where_retrievers_search_on_cpus_nobody_waits(folder: Path, settings: Settings) -> None:
-    wait_for_index(settings)
+    wait_for_turn(settings)
     assert list(folder.iterdir()) == []
 
 
@@ -96,18 +96,18 @@ def test_where_retrievers_search_on_cpus_nobody_waits(folder: Path, settings: Se
 def test_in_a_triton_that_we_did_not_start_nobody_waits(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     monkeypatch.delenv(RUN_DIR, raising=False)
     place("retriever_0")
-    wait_for_index(settings)
+    wait_for_turn(settings)
 
 
 def test_a_retriever_that_fails_ends_the_waiting_and_is_named(
     folder: Path, waiting: Callable[[Settings], Future[None]], looks: LookCounter
 ) -> None:
-    expect_index(folder, instances=2, wait_s=LONG_S)
+    expect_turns(folder, {"retriever": 2}, wait_s=LONG_S)
     loaded = waiting(TAKES_GPU_MEMORY[0])
     looks.wait(1)
-    with pytest.raises(ValueError, match="no such index"), placing_index("retriever_0_gpu1"):
+    with pytest.raises(ValueError, match="no such index"), taking_memory("retriever", "retriever_0_gpu1"):
         raise ValueError("no such index")
-    with pytest.raises(UnavailableError, match="retriever_0_gpu1 could not open the index"):
+    with pytest.raises(UnavailableError, match="retriever_0_gpu1 failed to load"):
         loaded.result(LONG_S)
 
 
@@ -116,23 +116,23 @@ def test_who_is_not_ready_in_time_is_counted_and_who_is_is_named(
     tmp_path_factory: pytest.TempPathFactory, expected: int, placed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    expect_index(folder, instances=expected, wait_s=0)
+    expect_turns(folder, {"retriever": expected}, wait_s=0)
     names = [f"retriever_0_{number}" for number in range(placed)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(RUN_DIR, str(folder))
         for name in names:
             place(name)
         if placed >= expected:
-            wait_for_index(TAKES_GPU_MEMORY[0])
+            wait_for_turn(TAKES_GPU_MEMORY[0])
             return
         with pytest.raises(UnavailableError) as caught:
-            wait_for_index(TAKES_GPU_MEMORY[0])
-    assert f"{expected - placed} of {expected} retriever instances" in caught.value.message
+            wait_for_turn(TAKES_GPU_MEMORY[0])
+    assert f"{expected - placed} of {expected} instances of retriever" in caught.value.message
     assert all(name in caught.value.message for name in names)
 
 
 def _place_when_told(told: "multiprocessing.synchronize.Event", instance: str) -> None:
-    with placing_index(instance):
+    with taking_memory("retriever", instance):
         assert told.wait(LONG_S)
 
 
@@ -142,7 +142,7 @@ def test_retrievers_in_processes_of_their_own_are_waited_for(
     context = multiprocessing.get_context("spawn")
     told = context.Event()
     processes = [context.Process(target=_place_when_told, args=(told, f"retriever_0_gpu{gpu}")) for gpu in range(3)]
-    expect_index(folder, instances=3, wait_s=LONG_S)
+    expect_turns(folder, {"retriever": 3}, wait_s=LONG_S)
     for process in processes:
         process.start()
     loaded = waiting(TAKES_GPU_MEMORY[1])
@@ -153,6 +153,20 @@ def test_retrievers_in_processes_of_their_own_are_waited_for(
     for process in processes:
         process.join()
         assert process.exitcode == 0
+
+
+def test_the_encoder_is_waited_for_too_and_told_apart(
+    folder: Path, waiting: Callable[[Settings], Future[None]], looks: LookCounter
+) -> None:
+    expect_turns(folder, {"retriever": 1, "encoder": 1}, wait_s=LONG_S)
+    loaded = waiting(TAKES_GPU_MEMORY[0])
+    place("retriever_0_gpu0")
+    place("retriever_0_gpu1")  # one more than expected is not an encoder
+    looks.wait(2)
+    assert not loaded.done()
+    with taking_memory("encoder", "encoder_0_gpu0"):
+        pass
+    assert loaded.result(LONG_S) is None
 
 
 def test_instances_on_several_gpus_that_triton_names_alike_have_names_of_their_own() -> None:

@@ -9,19 +9,17 @@ from tritonclient.grpc import model_config_pb2
 
 from tritonrag.encoder_choice import EncoderChoice, choose_encoder
 from tritonrag.encoder_config import CONFIGS, write_encoder
-from tritonrag.instances import GPU_PROFILE, Instances, Machine, instances_of, searches_on_gpus
+from tritonrag.instances import GPU_PROFILE, Instances, Machine, encodes_on_gpus, instances_of, searches_on_gpus
 from tritonrag.triton_command import ServeOptions, find_model_repository
 from tritonrag.triton_home import TritonHome
 from tritonrag.triton_parts import TritonParts
-from tritonrag_backends.models.turn import expect_index
+from tritonrag_backends.models.turn import expect_turns
 from tritonrag_backends.settings import Settings
 from tritonrag_client.contract import ENCODER, RAG, RETRIEVE, RETRIEVER
 from tritonrag_client.errors import BadRequestError
 
 CONFIG: Final = "config.pbtxt"
-_SHARE_OF_START: Final = (
-    0.8  # what the index may take of the time in which a server must get ready; then the error is heard
-)
+_SHARE_OF_START: Final = 0.8  # what they may take of the time in which a server must get ready; then the error is heard
 _CONFIGS: Final = "configs"  # the folder of the other profiles' configurations
 
 
@@ -51,20 +49,27 @@ def render(source: Path, target: Path, rendering: Rendering) -> None:
 
 
 def prepare(options: ServeOptions, triton: TritonParts, home: TritonHome) -> None:
-    """Render the repository into a server's home, and tell its generator for how many retrievers on GPUs it is to wait.
+    """Render the repository into a server's home, and tell its generator for whom to wait before it takes GPU memory.
 
     Raises what `render` raises.
     """
     machine = options.machine()
     rendering = Rendering(settings=options.settings, machine=machine, backends=triton.backend_names())
     render(find_model_repository(options.model_repository), home.models, rendering)
-    if searches_on_gpus(options.settings, machine) and {RAG, RETRIEVE, RETRIEVER} & set(options.models):
-        instances = instances_of(RETRIEVER, options.settings, machine)
-        expect_index(
-            home.run,
-            instances=sum(group.count for group in instances),
-            wait_s=_SHARE_OF_START * options.ready_timeout_s,
-        )
+    if {RAG, RETRIEVE} & set(options.models) and (first := _take_memory_first(rendering)):
+        counts = {
+            model: sum(group.count for group in instances_of(model, options.settings, machine)) for model in first
+        }
+        expect_turns(home.run, counts, wait_s=_SHARE_OF_START * options.ready_timeout_s)
+
+
+def _take_memory_first(rendering: Rendering) -> list[str]:
+    """The models that take GPU memory before a language model and can tell it so: Triton's own backends for `encoder` can't."""
+    settings, machine = rendering.settings, rendering.machine
+    first = [RETRIEVER] if searches_on_gpus(settings, machine) else []
+    if encodes_on_gpus(settings, machine) and choose_encoder(settings, machine, rendering.backends).file is None:
+        first.append(ENCODER)
+    return first
 
 
 def config_of(model: Path, profile: str) -> Path:

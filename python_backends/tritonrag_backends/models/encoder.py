@@ -15,7 +15,9 @@ from tritonrag_backends.embedding.buckets import Int32Array, trim
 from tritonrag_backends.embedding.encoder import EmbeddedTexts, Encoder
 from tritonrag_backends.embedding.padded import GpuPlace, PaddedEncoder
 from tritonrag_backends.models.edge import array_of, serve_batch
+from tritonrag_backends.models.instances import instance_name
 from tritonrag_backends.models.metrics import EmbedderMetrics
+from tritonrag_backends.models.turn import taking_memory
 from tritonrag_backends.settings import Settings, load_settings
 from tritonrag_client.contract import ATTENTION_MASK, EMBEDDING, ENCODER, INPUT_IDS
 from tritonrag_client.errors import BadRequestError
@@ -31,7 +33,9 @@ class TritonPythonModel:
         """Open the model folder that the settings name, on the GPU that Triton gave this instance, if any."""
         settings = load_settings()
         on_gpu = args["model_instance_kind"] == "GPU"
-        self._encode = _open(settings, device_id=int(args["model_instance_device_id"]) if on_gpu else None)
+        device_id = int(args["model_instance_device_id"]) if on_gpu else None
+        with taking_memory(ENCODER, instance_name(args)):
+            self._encode = _open(settings, device_id=device_id)
         self._metrics = EmbedderMetrics()
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:

@@ -25,7 +25,7 @@ from tritonrag_backends.models.instances import instance_name
 from tritonrag_backends.models.loops import run_in
 from tritonrag_backends.models.questions import Question, is_stop, read_question, read_tenant
 from tritonrag_backends.models.sender import Sender
-from tritonrag_backends.models.turn import wait_for_index
+from tritonrag_backends.models.turn import wait_for_turn
 from tritonrag_backends.run_dir import run_dir
 from tritonrag_backends.settings import load_settings
 from tritonrag_client.contract import DEGRADED, FINISH_REASON, GENERATOR, SOURCES, TEXT_OUTPUT
@@ -43,7 +43,7 @@ class TritonPythonModel:
         """Start the engine that the settings name; a language model is loaded when this returns."""
         self._settings = load_settings()
         instance = int(args["model_instance_name"].rsplit("_", 1)[-1])
-        wait_for_index(self._settings)
+        wait_for_turn(self._settings)
         self._answering: Answering = open_answering(self._settings, embed, instance=instance)
         self._running = RunningGenerations()
         self._metrics = GeneratorMetrics(

@@ -20,7 +20,7 @@ from tritonrag_backends.models.metrics import RetrieverMetrics
 from tritonrag_backends.models.placing import open_placing
 from tritonrag_backends.models.searches import Search, read_search
 from tritonrag_backends.models.threads import allowed_cores, count_instances, plan_threads
-from tritonrag_backends.models.turn import placing_index
+from tritonrag_backends.models.turn import taking_memory
 from tritonrag_backends.settings import load_settings
 from tritonrag_client.contract import DEGRADED, INDEX_VERSION, NO_PASSAGE, PASSAGE_IDS, PASSAGES, RETRIEVER, SCORES
 
@@ -30,7 +30,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the live version of the index and begin to follow it; refuse one that another embedding model built."""
-        with placing_index(instance_name(args)):
+        with taking_memory(RETRIEVER, instance_name(args)):
             self._open(args)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:

@@ -1,8 +1,8 @@
-"""Who takes GPU memory first: the index, then the language model, whose engine takes a share of what is left.
+"""Who takes GPU memory first: the index and the encoder, then the language model, whose engine takes a share of what is left.
 
-    launcher    expect_index       how many retrievers there will be on GPUs, before Triton starts
-    retriever   placing_index      around the opening of the index, in each instance
-    generator   wait_for_index     before its engine is opened
+    launcher             expect_turns      how many instances of which models will take GPU memory, before Triton starts
+    retriever, encoder   taking_memory     around what takes it, in each instance
+    generator            wait_for_turn     before its engine is opened
 
 They tell each other by files in `run_dir`, since Triton loads models in no order and in processes of their own.
 """
@@ -10,7 +10,7 @@ They tell each other by files in `run_dir`, since Triton loads models in no orde
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -19,23 +19,23 @@ from tritonrag_backends.run_dir import run_dir
 from tritonrag_backends.settings import Settings
 from tritonrag_client.errors import UnavailableError
 
-_EXPECTED: Final = "index-expected.json"
-_READY: Final = "index-ready-"
-_FAILED: Final = "index-failed-"
+_EXPECTED: Final = "gpu-memory-expected.json"
+_TAKEN: Final = "gpu-memory-taken-"
+_FAILED: Final = "gpu-memory-failed-"
 _POLL_S: Final = 0.05
 
 
-def expect_index(folder: Path, *, instances: int, wait_s: float) -> None:
-    """Tell the generator to wait for so many retrievers, for so long; nothing to be called where they search on CPUs.
+def expect_turns(folder: Path, instances: Mapping[str, int], *, wait_s: float) -> None:
+    """Tell the generator to wait for so many instances of each model, for so long; not called where none takes GPU memory.
 
     `folder` is the server's `run_dir`. `wait_s` must be less than what a server may take to get ready, so that the error is heard.
     """
-    _write(folder / _EXPECTED, json.dumps({"instances": instances, "wait_s": wait_s}))
+    _write(folder / _EXPECTED, json.dumps({"instances": dict(instances), "wait_s": wait_s}))
 
 
 @contextmanager
-def placing_index(instance: str) -> Iterator[None]:
-    """Place the index inside: the generator is told when it is done, or that it failed. `instance` is unique in the server."""
+def taking_memory(model: str, instance: str) -> Iterator[None]:
+    """Take GPU memory inside: the generator is told when it is done, or that it failed. `instance` is unique in the server."""
     folder = run_dir()
     if folder is None:
         yield
@@ -43,38 +43,42 @@ def placing_index(instance: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _write(folder / f"{_FAILED}{instance}", "")
+        _write(folder / f"{_FAILED}{model}-{instance}", "")
         raise
-    _write(folder / f"{_READY}{instance}", "")
+    _write(folder / f"{_TAKEN}{model}-{instance}", "")
 
 
-def wait_for_index(settings: Settings) -> None:
-    """Return once every retriever has its index on its GPUs, at once where the engine takes no GPU memory or nobody is expected.
+def wait_for_turn(settings: Settings) -> None:
+    """Return once all that are expected have their GPU memory, at once where the engine takes none or nobody is expected.
 
-    Raises UnavailableError where a retriever failed or is not done in time; it names who is missing.
+    Raises UnavailableError where one of them failed or is not done in time; it names who is missing.
     """
     folder = run_dir()
     if folder is None or not _takes_gpu_memory(settings) or not (folder / _EXPECTED).is_file():
         return
     expected = json.loads((folder / _EXPECTED).read_text(encoding="utf-8"))
     deadline = time.monotonic() + expected["wait_s"]
-    while len(ready := _instances(folder, _READY)) < expected["instances"]:
-        if failed := _instances(folder, _FAILED):
+    for model, count in expected["instances"].items():
+        _wait_for(folder, model, count, deadline, expected["wait_s"])
+
+
+def _wait_for(folder: Path, model: str, count: int, deadline: float, wait_s: float) -> None:
+    while len(ready := _instances(folder, f"{_TAKEN}{model}-")) < count:
+        if failed := _instances(folder, f"{_FAILED}{model}-"):
             raise UnavailableError(
-                f"the language model was not loaded, because {', '.join(failed)} could not open the index;"
-                " the server's log says why"
+                f"the language model was not loaded, because {', '.join(failed)} failed to load; the server's log says why"
             )
         if time.monotonic() > deadline:
-            raise _too_late(ready, **expected)
+            raise _too_late(model, ready, count, wait_s)
         time.sleep(_POLL_S)
 
 
-def _too_late(ready: list[str], *, instances: int, wait_s: float) -> UnavailableError:
-    placed = f"; {', '.join(ready)} did" if ready else ""
+def _too_late(model: str, ready: list[str], count: int, wait_s: float) -> UnavailableError:
+    loaded = f"; {', '.join(ready)} did" if ready else ""
     return UnavailableError(
-        f"the language model was not loaded, because {instances - len(ready)} of {instances} retriever instances did not place"
-        f" their index on GPUs within {wait_s:g} s{placed}. The server's log says what they are at; for a search without GPUs set"
-        " TRITONRAG_RETRIEVER_DEVICE to cpu"
+        f"the language model was not loaded, because {count - len(ready)} of {count} instances of {model}, which take GPU memory"
+        f" first, did not load within {wait_s:g} s{loaded}. The server's log says what they are at; give --ready-timeout-s more, or"
+        f" set TRITONRAG_{'RETRIEVER_DEVICE' if model == 'retriever' else 'ENCODER_EXECUTION'} to cpu"
     )
 
 
