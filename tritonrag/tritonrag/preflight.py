@@ -90,6 +90,7 @@ def look_at_embedder(settings: Settings) -> EmbedderManifest:
     manifest = EmbedderManifest.load(folder, verify=False)
     if not (folder / name).is_file():
         raise NotFoundError(
-            f"the embedder in {folder} lacks its file {name}; write one with: tritonrag export embedder"
+            f"the embedder in {folder} lacks its file {name}; write one with: tritonrag export embedder, or, where it was exported"
+            " with --no-int8, set TRITONRAG_EMBEDDER_PRECISION to fp32"
         )
     return manifest
