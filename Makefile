@@ -70,6 +70,21 @@ bench: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## measure with perf_a
 	@test -e $(STATE)/demo-index/CURRENT || { echo "building the index first, which is the demo's"; $(BIN)/tritonrag demo; }
 	@$(BIN)/tritonrag bench --index $(STATE)/demo-index --output docs/benchmarks
 
+# Each peer of docs/benchmarks/peers.md has an environment of its own, filled anew where its lock has changed.
+PEERS := $(notdir $(patsubst %/requirements.lock,%,$(wildcard perf/peers/*/requirements.lock)))
+PEER = $(STATE)/peers/$(NAME)
+PEER_LOCK = perf/peers/$(NAME)/requirements.lock
+PEER_PIP = $(PEER)/bin/python -m pip --disable-pip-version-check install --progress-bar off --quiet
+
+peer: | $(BIN)/python  ## a peer's environment, to be measured beside ours: make peer NAME=fastapi_ort
+	@test -n "$(NAME)" -a -e "$(PEER_LOCK)" || { echo "name a peer, make peer NAME=...: $(PEERS)"; exit 2; }
+	@cmp -s $(PEER_LOCK) $(PEER)/filled-from.lock || { echo "filling the environment of the peer $(NAME)" && $(BIN)/python -m venv --clear $(PEER) && \
+	  $(PEER_PIP) --no-deps --require-hashes -r $(PEER_LOCK) && \
+	  if grep -q '^sympy==' $(PEER_LOCK); then $(PEER_PIP) 'torch==2.13.0'; fi && cp $(PEER_LOCK) $(PEER)/filled-from.lock; }
+
+peers:  ## the environments of all peers (about 5 GB)
+	@for name in $(PEERS); do $(MAKE) --no-print-directory peer NAME=$$name || exit; done
+
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 SERVING = --extra export --extra build --extra genai --extra redis
 # The production image: Ubuntu 24.04's Python and glibc, the GPU builds instead of the CPU's; otherwise the versions that are tested here,
@@ -83,7 +98,10 @@ lock:  ## write requirements/*.lock anew from pyproject.toml (needs uv)
 	$(COMPILE) $(SERVING) --extra llm --extra perf --extra dev -c requirements/llm.lock pyproject.toml -o requirements/dev.lock
 	$(COMPILE_GPU) --extra gpu --extra redis --extra build -c <($(TESTED)) pyproject.toml -o requirements/gpu.lock
 
+lock-peers:  ## write perf/peers/*/requirements.lock anew (needs uv)
+	for name in $(PEERS); do $(COMPILE) perf/peers/$$name/requirements.in -o perf/peers/$$name/requirements.lock || exit; done
+
 clean:  ## remove what was built here; leaves the virtual environment
 	rm -rf $(STATE)
 
-.PHONY: help demo llm check test bench lock clean
+.PHONY: help demo llm check test bench peer peers lock lock-peers clean

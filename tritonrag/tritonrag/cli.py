@@ -13,22 +13,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from tritonrag.ask_options import History, LoraName, Seed, StopWords, Strict, Temperature, TopP
+from tritonrag.cli_bench import bench_app
 from tritonrag.cli_export import export_app
 from tritonrag.cli_index import index_app
 from tritonrag.cli_plan import plan
 from tritonrag.options import (
     AllowNonLoopback,
-    BenchClients,
-    BenchCount,
-    BenchModels,
-    BenchName,
-    BenchOutput,
-    BenchPlot,
-    BenchQuestions,
-    BenchQuick,
-    BenchRounds,
-    BenchUrl,
-    BenchWindowS,
     DrainTimeoutS,
     EmbedderDir,
     EvalCutoffs,
@@ -78,6 +68,7 @@ app = typer.Typer(
 )
 app.add_typer(index_app, name="index")
 app.add_typer(export_app, name="export")
+app.add_typer(bench_app, name="bench")
 app.command()(plan)
 
 EXIT_FAILED, EXIT_WRONG = 1, 2
@@ -265,47 +256,6 @@ def demo(*, embedder: EmbedderDir = None) -> None:
     from tritonrag.commands.demo import run  # noqa: PLC0415 - heavy
 
     run(embedder=embedder)
-
-
-@app.command()
-def bench(
-    *,
-    output: BenchOutput,
-    index: IndexDir = None,
-    embedder: EmbedderDir = None,
-    url: BenchUrl = None,
-    models: BenchModels = ["retrieve", "rag"],  # noqa: B006 - typer reads it and never changes it
-    clients: BenchClients = [1, 32],  # noqa: B006
-    questions: BenchQuestions = None,
-    count: BenchCount = 500,
-    rounds: BenchRounds = None,
-    window_s: BenchWindowS = None,
-    quick: BenchQuick = False,
-    name: BenchName = "first-figures",
-    plot: BenchPlot = True,
-    json: Json = False,
-) -> None:
-    """Measure with perf_analyzer, and write the record."""
-    from tritonrag.commands.bench import BenchRequest, run  # noqa: PLC0415 - heavy
-
-    run(
-        BenchRequest(
-            output=output,
-            index=index,
-            embedder=embedder,
-            url=url,
-            models=tuple(models),
-            clients=tuple(clients),
-            questions=questions,
-            count=count,
-            rounds=rounds,
-            window_s=window_s,
-            quick=quick,
-            name=name,
-            plot=plot,
-            json=json,
-        )
-    )
 
 
 def main() -> NoReturn:

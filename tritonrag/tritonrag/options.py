@@ -103,8 +103,13 @@ LogFile = Annotated[
     typer.Option(envvar="TRITONRAG_LOG_FILE", metavar="FILE", help="Triton's log. (default: gone at the end)"),
 ]
 BenchOutput = Annotated[
-    Path,
-    typer.Option(envvar="TRITONRAG_BENCH_OUTPUT", metavar="DIR", help="Folder for the record: JSON, page, picture."),
+    Path | None,
+    typer.Option(
+        envvar="TRITONRAG_BENCH_OUTPUT",
+        metavar="DIR",
+        help="Folder for the record: JSON, page, picture. Needed.",
+        show_default=False,
+    ),
 ]
 BenchName = Annotated[
     str, typer.Option(envvar="TRITONRAG_BENCH_NAME", help="File name of the record, without its ending.")

@@ -1,0 +1,1 @@
+"""FastAPI and uvicorn, sentence-transformers fp32, FAISS."""

@@ -1,0 +1,1 @@
+"""mosec with dynamic batching, ONNX Runtime int8, FAISS."""

@@ -1,0 +1,30 @@
+"""The worker. A module of its own: mosec spawns its workers, which find the class by its module's name."""
+
+from typing import Any
+
+import orjson
+from mosec import Worker
+
+from peers.encoder import Encoder
+from peers.shared import Place, Store
+
+
+class Retriever(Worker):  # type: ignore[misc]
+    """A worker for each core; mosec hands it the requests that are waiting, together."""
+
+    def __init__(self) -> None:
+        place = Place.given()
+        self._encoder, self._store = Encoder(place.data), Store.open(place.data)
+
+    def deserialize(self, data: bytes) -> Any:  # noqa: ANN401 - what JSON holds
+        """A request's body."""
+        return orjson.loads(data)
+
+    def serialize(self, data: bytes) -> bytes:
+        """It is JSON already."""
+        return data
+
+    def forward(self, data: list[Any]) -> list[bytes]:
+        """The answers to a batch."""
+        vectors = self._encoder.encode([asked["question"] for asked in data])
+        return self._store.search(vectors, [asked["k"] for asked in data])

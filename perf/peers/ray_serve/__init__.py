@@ -1,0 +1,1 @@
+"""Ray Serve with its batching, ONNX Runtime int8, FAISS."""

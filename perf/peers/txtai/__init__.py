@@ -1,0 +1,1 @@
+"""txtai's API over its FAISS index, sentence-transformers fp32."""
