@@ -70,6 +70,10 @@ bench: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## measure with perf_a
 	@test -e $(STATE)/demo-index/CURRENT || { echo "building the index first, which is the demo's"; $(BIN)/tritonrag demo; }
 	@$(BIN)/tritonrag bench --index $(STATE)/demo-index --output docs/benchmarks
 
+bench-guard: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## the share of the in-process limit that serving reaches, for people
+	@test -e $(STATE)/demo-index/CURRENT || { echo "building the index first, which is the demo's"; $(BIN)/tritonrag demo; }
+	@$(BIN)/python -m tritonrag_perf.guard --index $(STATE)/demo-index --embedder $(STATE)/embedder
+
 # Each peer of docs/benchmarks/peers.md has an environment of its own, filled anew where its lock has changed.
 PEERS := $(notdir $(patsubst %/requirements.lock,%,$(wildcard perf/peers/*/requirements.lock)))
 PEER = $(STATE)/peers/$(NAME)
@@ -104,4 +108,4 @@ lock-peers:  ## write perf/peers/*/requirements.lock anew (needs uv)
 clean:  ## remove what was built here; leaves the virtual environment
 	rm -rf $(STATE)
 
-.PHONY: help demo llm check test bench peer peers lock lock-peers clean
+.PHONY: help demo llm check test bench bench-guard peer peers lock lock-peers clean

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from tritonrag.launcher import TritonServer
-from tritonrag.processes import session_members
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import Settings, load_settings
 from tritonrag_client.contract import EMBEDDER, RETRIEVE
@@ -27,8 +26,8 @@ from tritonrag_perf.limit import LimitRate, LimitWorkers
 from tritonrag_perf.load import Load, Windows
 from tritonrag_perf.machine import Machine
 from tritonrag_perf.perf_analyzer import PerfAnalyzer
-from tritonrag_perf.process_use import cpu_seconds
 from tritonrag_perf.questions import write_input_data
+from tritonrag_perf.scrape_use import session_cpu_s
 from tritonrag_perf.server_time import ServerStatistics
 
 _LIMIT_BATCHES: Final = (32, 64)  # the limit is the better of the two
@@ -50,13 +49,13 @@ class Sides:
         """One load of the server between two measurements of the limit."""
         before = self._limit(load)
         with ServerStatistics(self.url) as statistics:
-            asked, cpu_s = self._asked(statistics), self._cpu_s()
+            asked, cpu_s = self._asked(statistics), session_cpu_s(self.pid)
             data = write_input_data(
                 self.folder / "questions.json", self.questions.texts, load, stream=False, max_tokens=None
             )
             windows = Windows(window_s=self.seconds)
             measured = self.perf_analyzer.run(load, windows, url=self.url, input_data=data)
-            asked, cpu_s = self._asked(statistics) - asked, self._cpu_s() - cpu_s
+            asked, cpu_s = self._asked(statistics) - asked, session_cpu_s(self.pid) - cpu_s
         limits = (before, self._limit(load))
         return Sample(
             load=load,
@@ -79,9 +78,6 @@ class Sides:
 
     def _asked(self, statistics: ServerStatistics) -> int:
         return statistics.counters((EMBEDDER,))[EMBEDDER].inferences
-
-    def _cpu_s(self) -> float:
-        return sum(cpu_seconds(process.pid) for process in session_members(self.pid))
 
 
 def measure(
@@ -108,6 +104,17 @@ def measure(
         return [sides.sample(load) for load in order]
 
 
+def uncached_settings(index: Path, embedder: Path) -> Settings:
+    """Settings with which a question that is asked twice is work twice."""
+    return load_settings(
+        {
+            "TRITONRAG_INDEX": str(index),
+            "TRITONRAG_EMBEDDER_MODEL": str(embedder),
+            "TRITONRAG_RETRIEVER_CACHE_BYTES": "0",
+        }
+    )
+
+
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(prog="tritonrag_perf.against_limit", description=__doc__)
@@ -121,13 +128,7 @@ def main() -> None:
     parser.add_argument("--name", default="against-limit")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     options = parser.parse_args()
-    settings = load_settings(
-        {
-            "TRITONRAG_INDEX": str(options.index),
-            "TRITONRAG_EMBEDDER_MODEL": str(options.embedder),
-            "TRITONRAG_RETRIEVER_CACHE_BYTES": "0",
-        }
-    )
+    settings = uncached_settings(options.index, options.embedder)
     loads = [Load(model=RETRIEVE, concurrency=clients) for clients in options.clients]
     if options.batched:
         loads.append(Load(model=RETRIEVE, concurrency=4, batch=options.batched))

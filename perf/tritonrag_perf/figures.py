@@ -3,21 +3,28 @@
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritonrag_perf.load import Load
 from tritonrag_perf.machine import Machine
 from tritonrag_perf.measurement import Measurement
 from tritonrag_perf.server_time import StageTime
 
+if TYPE_CHECKING:  # it sums up gauges by this module's Spread
+    from tritonrag_perf.scrape_use import Use
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One measurement of one load, and where the server spent the time of it: the load's model first, then its stages."""
+    """One measurement of one load, where the server spent the time of it, and what it cost.
+
+    Of the stages the load's model is the first.
+    """
 
     load: Load
     measurement: Measurement
     stages: tuple[StageTime, ...]
+    use: "Use | None" = None  # None in records from before there was one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

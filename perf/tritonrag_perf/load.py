@@ -1,5 +1,6 @@
 """What is asked of the server, and for how long: the options of one measurement."""
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -8,16 +9,23 @@ from tritonrag_client.errors import BadRequestError
 
 MODELS: Final = (EMBEDDER, RETRIEVE, GENERATOR, RAG)  # those that a question alone can drive
 DECOUPLED: Final = frozenset({GENERATOR, RAG})  # these answer over gRPC streaming only
+_SENDING_THREADS: Final = 4
+_START_S: Final = 2.0  # of perf_analyzer, with the answers still open at its end
 _SHORTEST_WINDOW_S: Final = 0.1  # below that a window at one client holds too few requests for a percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """`concurrency` clients of `model`, each sending its next request, of `batch` questions, when the last is answered."""
+    """`concurrency` clients of `model`, each sending its next request, of `batch` questions, when the last is answered.
+
+    With `rate_per_s` an open loop instead: so many requests a second, at random times (Poisson), whatever is answered;
+    `concurrency` is then perf_analyzer's number of sending threads.
+    """
 
     model: str
     concurrency: int
     batch: int = 1
+    rate_per_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -26,10 +34,22 @@ class Load:
             raise BadRequestError(f"concurrency is {self.concurrency}; give 1 or more")
         if self.batch < 1 or (self.batch > 1 and self.decoupled):
             raise BadRequestError(f"batch is {self.batch}; give 1 or more, and 1 for a model that streams")
+        if self.rate_per_s is not None and not 0 < self.rate_per_s < math.inf:
+            raise BadRequestError(
+                f"the request rate is {self.rate_per_s:g}; give a number of requests a second above 0"
+            )
 
     def __str__(self) -> str:
         together = f", {self.batch} questions a request" if self.batch > 1 else ""
+        if self.rate_per_s is not None:
+            return f"{self.model} at {self.rate_per_s:g} requests/s{together}"
         return f"{self.model} at {self.concurrency} client{'s' if self.concurrency > 1 else ''}{together}"
+
+    @property
+    def pressure(self) -> str:
+        """How hard it asks, for a narrow column: clients, or requests a second, and the questions of a request."""
+        pressure = str(self.concurrency) if self.rate_per_s is None else f"{self.rate_per_s:g}/s"
+        return f"{pressure}, {self.batch} each" if self.batch > 1 else pressure
 
     @property
     def decoupled(self) -> bool:
@@ -43,11 +63,17 @@ class Load:
         0.7 (1 client, one pair of runs) and 0.8 (32 clients, two pairs) of the rate on two cores. A decoupled model needs
         them; as many threads as clients give each client its own stream.
         """
-        options = ["-m", self.model, "-i", "grpc", "--concurrency-range", str(self.concurrency)]
+        options = ["-m", self.model, "-i", "grpc"]
+        if self.rate_per_s is None:
+            options += ["--concurrency-range", str(self.concurrency)]
+        else:
+            options += ["--request-rate-range", f"{self.rate_per_s:g}", "--request-distribution", "poisson"]
         if self.batch > 1:
             options += ["-b", str(self.batch)]
         if self.decoupled:
-            options += ["--streaming", "--async", "--max-threads", str(self.concurrency)]
+            options += ["--streaming"]
+        if self.decoupled or self.rate_per_s is not None:
+            options += ["--async", "--max-threads", str(self.concurrency)]
         return options
 
 
@@ -102,7 +128,10 @@ class Windows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to measure. `stream` and `max_tokens` go to the models that generate."""
+    """What to measure: every model with every number of clients and at every rate, each with every size of request that it takes.
+
+    `rates_per_s` are requests a second of an open loop. `stream` and `max_tokens` go to the models that generate.
+    """
 
     models: tuple[str, ...] = (RETRIEVE, RAG)
     concurrencies: tuple[int, ...] = (1, 32)
@@ -110,6 +139,8 @@ class Plan:
     windows: Windows = Windows()
     stream: bool = True
     max_tokens: int | None = None
+    rates_per_s: tuple[float, ...] = ()
+    batches: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -118,10 +149,27 @@ class Plan:
             raise BadRequestError("nothing to measure; give at least one model and one concurrency")
 
     def loads(self) -> tuple[Load, ...]:
-        """Every model at every concurrency. Raises BadRequestError for one that can't be."""
+        """Every load, each once; models that stream get one question a request. Raises BadRequestError for one that can't be."""
+        pressures: list[tuple[int, float | None]] = [(c, None) for c in self.concurrencies]
+        pressures += [(_SENDING_THREADS, rate) for rate in self.rates_per_s]
         return tuple(
-            Load(model=m, concurrency=c) for m in dict.fromkeys(self.models) for c in dict.fromkeys(self.concurrencies)
+            dict.fromkeys(
+                Load(model=model, concurrency=concurrency, rate_per_s=rate, batch=batch)
+                for model in self.models
+                for concurrency, rate in pressures
+                for batch in self.batches
+                if batch == 1 or model not in DECOUPLED
+            )
         )
+
+    def expected_s(self) -> tuple[float, float]:
+        """How long measuring takes, at least and at most, in seconds, where a question takes no longer than a window.
+
+        perf_analyzer ends at three windows that agree; where none do, three more are measured without that condition.
+        """
+        measurements, window_s = len(self.order()), self.windows.window_s
+        least = 3 * window_s + _START_S
+        return measurements * least, measurements * (least + self.windows.max_windows * window_s + _START_S)
 
     def order(self) -> list[Load]:
         """The loads in the order of measuring: every other round runs backwards, so that a drift favours none."""
@@ -133,7 +181,9 @@ class Plan:
         windows = self.windows
         options: list[tuple[str, object]] = [
             ("--models", " ".join(self.models)),
-            ("--concurrency", " ".join(map(str, self.concurrencies))),
+            ("--concurrency", " ".join(map(str, self.concurrencies)) or None),
+            ("--request-rate", " ".join(f"{rate:g}" for rate in self.rates_per_s) or None),
+            ("--batch", " ".join(map(str, self.batches)) if self.batches != (1,) else None),
             ("--rounds", self.rounds),
             ("--window-s", f"{windows.window_s:g}"),
             ("--window-requests", windows.window_requests),

@@ -1,7 +1,6 @@
 """NVIDIA's perf_analyzer, run for one load."""
 
 import re
-import resource
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,7 @@ from tritonrag_client.errors import InternalError, NotFoundError, RagError, Unav
 from tritonrag_perf.load import Load, Windows
 from tritonrag_perf.measurement import Measurement, read_first_responses, read_report, read_request_count
 from tritonrag_perf.perf_analyzer_setup import environment, find_binary, link_libraries, read_version
+from tritonrag_perf.scrape_use import children_cpu_s
 
 _UNSTABLE = "Failed to obtain stable measurement"
 _NO_REQUEST_ENDED = (
@@ -77,9 +77,9 @@ class PerfAnalyzer:
         command = [*command, *windows.options(), "-f", str(report)]
         if load.decoupled:  # only there is the first response not the last; the export is large
             command += ["--profile-export-file", str(profile)]
-        began, cpu_began = time.monotonic(), _children_cpu_s()
+        began, cpu_began = time.monotonic(), children_cpu_s()
         console = self._execute(command, limit_s=_START_S + windows.max_windows * max(windows.window_s, 60.0))
-        cores = (_children_cpu_s() - cpu_began) / (time.monotonic() - began)
+        cores = (children_cpu_s() - cpu_began) / (time.monotonic() - began)
         if console is None:
             return None
         rate, latency = read_report(report)
@@ -135,8 +135,3 @@ def explain_failure(returncode: int, stderr: str) -> RagError:
     if _NO_REQUEST_ENDED in stderr:
         return _NoRequestEndedError("no request was completed within a window; measure with longer windows")
     return InternalError(f"perf_analyzer ended with status {returncode}: {reason or 'no message'}")
-
-
-def _children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime

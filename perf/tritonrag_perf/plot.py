@@ -46,7 +46,7 @@ def _panel(axes: "Axes", figures: Figures, title: str, series: dict[str, Callabl
         whiskers = [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
         axes.bar([i + number * width for i in range(len(loads))], medians, width, yerr=whiskers, capsize=3, label=name)
     middle = (len(series) - 1) * width / 2
-    labels = [f"{load.model}\n{load.concurrency} client{'s' if load.concurrency > 1 else ''}" for load in loads]
+    labels = [str(load).replace(" at ", "\n").replace(", ", "\n") for load in loads]
     axes.set_xticks([i + middle for i in range(len(loads))], labels)
     axes.set_title(title)
     if len(series) > 1:

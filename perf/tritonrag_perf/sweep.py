@@ -27,23 +27,32 @@ from tritonrag_perf.perf_analyzer import PerfAnalyzer
 from tritonrag_perf.plot import require_matplotlib, write_plot
 from tritonrag_perf.questions import write_input_data
 from tritonrag_perf.report import write_json, write_markdown
+from tritonrag_perf.scrape_use import Watch, Watching
 from tritonrag_perf.server_time import ServerStatistics, stage_times
 
+_NOTHING_TO_SEE = Watch()
 Progress = Callable[[int, int, Load], None]  # measurements done, measurements in all, the one that comes
 
 
 def sweep(
-    *, url: str, questions: QuestionSet, plan: Plan, command: str | None = None, progress: Progress | None = None
+    *,
+    url: str,
+    questions: QuestionSet,
+    plan: Plan,
+    watch: Watch = _NOTHING_TO_SEE,
+    command: str | None = None,
+    progress: Progress | None = None,
 ) -> Figures:
-    """Measure `plan` against Triton's gRPC endpoint `url` ("host:port"). `command` None: this module's own, for the record.
+    """Measure `plan` against Triton's gRPC endpoint `url` ("host:port"), and what `watch` lets see of the server meanwhile.
+
+    `command` None: this module's own, for the record.
 
     A measurement that fails is recorded with its reason and the others go on; once the server is gone, none does.
     Raises NotFoundError where perf_analyzer is not to be had, UnavailableError where the server does not answer from the
     start, and the first failure's own error where nothing was measured.
     """
     with tempfile.TemporaryDirectory(prefix="tritonrag-perf-") as folder, ServerStatistics(url) as statistics:
-        perf_analyzer = PerfAnalyzer.locate(Path(folder))
-        server_version = statistics.server_version()
+        perf_analyzer, server_version = PerfAnalyzer.locate(Path(folder)), statistics.server_version()
         measuring = _Measuring(
             url=url,
             folder=Path(folder),
@@ -51,6 +60,7 @@ def sweep(
             statistics=statistics,
             questions=questions,
             plan=plan,
+            watch=watch,
         )
         rounds, failures = measuring.run(progress or _no_progress)
     return Figures(
@@ -90,6 +100,7 @@ class _Measuring:
     statistics: ServerStatistics
     questions: QuestionSet
     plan: Plan
+    watch: Watch
 
     def run(self, progress: Progress) -> tuple[list[Round], list[Failure]]:
         """All loads in their order. Raises the first error where no round came to anything."""
@@ -115,9 +126,11 @@ class _Measuring:
         write_input_data(input_data, self.questions.texts, load, stream=plan.stream, max_tokens=plan.max_tokens)
         models = self.statistics.models_of(load.model)
         before = self.statistics.counters(models)
-        measurement = self.perf_analyzer.run(load, plan.windows, url=self.url, input_data=input_data)
+        with Watching(self.watch) as watching:
+            measurement = self.perf_analyzer.run(load, plan.windows, url=self.url, input_data=input_data)
         stages = stage_times(before, self.statistics.counters(models))
-        return Round(load=load, measurement=measurement, stages=stages)
+        use = watching.use(questions=load.batch * stages[0].requests)
+        return Round(load=load, measurement=measurement, stages=stages, use=use)
 
 
 def _no_progress(_done: int, _total: int, _load: Load) -> None:
@@ -141,6 +154,8 @@ def _run(options: argparse.Namespace) -> tuple[list[Path], Figures]:
     plan = Plan(
         models=tuple(options.models),
         concurrencies=tuple(options.concurrency),
+        rates_per_s=tuple(options.request_rate),
+        batches=tuple(options.batch),
         rounds=options.rounds,
         windows=Windows(
             window_s=options.window_s,
@@ -158,7 +173,8 @@ def _run(options: argparse.Namespace) -> tuple[list[Path], Figures]:
         questions = questions_of_file(options.questions)
     else:
         questions = questions_of_index(options.index, count=options.count, seed=options.seed)
-    figures = sweep(url=options.url, questions=questions, plan=plan, progress=_show_progress)
+    watch = Watch(metrics=options.metrics_url)
+    figures = sweep(url=options.url, questions=questions, plan=plan, watch=watch, progress=_show_progress)
     paths = write_record(figures, options.output, name=options.name, title=options.title, plot=options.plot)
     return paths, figures
 
@@ -171,6 +187,7 @@ def _show_progress(done: int, total: int, load: Load) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tritonrag_perf.sweep", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--url", required=True, help="Triton's gRPC endpoint, host:port")
+    parser.add_argument("--metrics-url", help="Triton's metrics, host:port; recorded where given")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--index", type=Path, help="index directory to draw questions from")
     source.add_argument("--questions", type=Path, help="text file with a question on each line")
@@ -178,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="first-figures", help="file name of the record, without ending")
     parser.add_argument("--title", default="First figures", help="heading of the page")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[RETRIEVE, RAG])
-    parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 32], help="numbers of clients")
+    parser.add_argument("--concurrency", nargs="*", type=int, default=[1, 32], help="numbers of clients")
+    parser.add_argument("--request-rate", nargs="+", type=float, default=[], help="requests a second, an open loop")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], help="questions in a request")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window-s", type=float, default=2.0, help="length of a measurement window")
     parser.add_argument("--window-requests", type=int, help="end a window after so many requests instead")

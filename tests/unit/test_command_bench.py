@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from tritonrag_client.errors import InternalError, NotFoundError
 from tritonrag_perf import plot
 from tritonrag_perf.figures import Failure, Figures
 from tritonrag_perf.load import Load, Plan
+from tritonrag_perf.scrape_use import Use, Watch
 
 Capture = pytest.CaptureFixture[str]
 
@@ -35,9 +37,7 @@ class Server:
         self.diary.append("started")
         return self
 
-    @property
-    def grpc_url(self) -> str:
-        return "own:1"
+    grpc_url, host, metrics_port, pid = "own:1", "own", 3, 4
 
 
 class Sweep:
@@ -83,13 +83,17 @@ def test_it_measures_a_server_of_its_own_and_stops_it(sweep: Sweep, diary: list[
     assert run("") == 0
     assert diary == ["started", "stopped"]
     assert sweep.asked["url"] == "own:1"
+    assert sweep.asked["watch"] == Watch(session=4, metrics="own:3")
     assert sweep.asked["plan"] == Plan(models=("retrieve", "rag"), concurrencies=(1, 32), rounds=3)
 
 
 def test_a_running_server_is_measured_and_left_alone(sweep: Sweep, diary: list[str]) -> None:
     assert run("--url other:2") == 0
     assert sweep.asked["url"] == "other:2"
+    assert sweep.asked["watch"] == Watch()
     assert diary == []
+    assert run("--url other:2 --metrics-url other:3") == 0
+    assert sweep.asked["watch"] == Watch(metrics="other:3")
 
 
 def test_the_server_is_stopped_where_measuring_fails(sweep: Sweep, diary: list[str], capsys: Capture) -> None:
@@ -136,7 +140,45 @@ def test_quick_is_shorter_and_what_is_given_counts_over_it(sweep: Sweep) -> None
     assert sweep.asked["plan"].rounds == 7
 
 
-@pytest.mark.parametrize("options", ["", "--quick --clients 4 --model rag --count 1", "--window-s 3 --rounds 2"])
+def test_quick_takes_less_than_two_minutes_for_what_is_measured_by_default_and_says_how_long(
+    sweep: Sweep, capsys: Capture
+) -> None:
+    assert run("--quick") == 0
+    least_s, most_s = sweep.asked["plan"].expected_s()
+    assert most_s < 120
+    assert f"4 measurements: {least_s:.0f} to {most_s:.0f} s" in capsys.readouterr().err
+
+
+def test_a_rate_is_measured_instead_of_clients_unless_these_are_asked_for_too(sweep: Sweep) -> None:
+    run("--request-rate 5 --request-rate 7.5 --batch 1 --batch 4")
+    plan = sweep.asked["plan"]
+    assert (plan.concurrencies, plan.rates_per_s, plan.batches) == ((), (5, 7.5), (1, 4))
+    run("--request-rate 5 --clients 2")
+    assert (sweep.asked["plan"].concurrencies, sweep.asked["plan"].rates_per_s) == ((2,), (5,))
+
+
+def test_what_a_question_costs_is_told(sweep: Sweep, capsys: Capture) -> None:
+    use = Use(questions=100, client_cpu_ms=0.5, server_cpu_ms=3, server_pss_bytes=2**20)
+    sweep.result = figures(replace(measured("retrieve", 500), use=use), measured("rag", 100))
+    assert run("") == 0
+    retrieve, rag = [line for line in capsys.readouterr().out.splitlines() if "questions/s" in line]
+    assert "CPU 3.00 ms a question, client's 0.50" in retrieve
+    assert "CPU" not in rag
+    assert run("--json") == 0
+    rows = json.loads(capsys.readouterr().out)["loads"]
+    assert [row["server_cpu_ms"] for row in rows] == [3, None]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "--quick --clients 4 --model rag --count 1",
+        "--window-s 3 --rounds 2",
+        "--request-rate 5 --batch 1 --batch 4",
+        "--request-rate 5 --clients 2",
+    ],
+)
 def test_the_command_in_the_record_measures_the_same(options: str, sweep: Sweep) -> None:
     run(options)
     first = dict(sweep.asked)
@@ -181,6 +223,9 @@ def test_without_perf_analyzer_that_is_told_before_anything_starts(
         ("--window-s 0", "window_s is 0"),
         ("--clients 0", "--clients"),
         ("--rounds 0", "--rounds"),
+        ("--request-rate 0", "request rate is 0"),
+        ("--batch 0", "--batch"),
+        ("--model rag --batch 4", "nothing to measure"),
         ("--questions nowhere.txt", "nowhere.txt"),
     ],
 )

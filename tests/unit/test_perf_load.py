@@ -15,6 +15,50 @@ def test_questions_in_one_request_are_a_batch_and_a_streaming_model_takes_none()
             Load(model=model, concurrency=1, batch=batch)
 
 
+def test_at_a_rate_requests_are_sent_at_random_times_without_waiting_for_answers() -> None:
+    load = Load(model="retrieve", concurrency=4, batch=8, rate_per_s=12.5)
+    options = " ".join(load.options())
+    assert "--request-rate-range 12.5 --request-distribution poisson" in options
+    assert "--async --max-threads 4" in options
+    assert "--concurrency-range" not in options
+    assert (str(load), load.pressure) == ("retrieve at 12.5 requests/s, 8 questions a request", "12.5/s, 8 each")
+    assert Load(model="rag", concurrency=4, rate_per_s=1).options().count("--async") == 1
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_rate_that_can_not_be_is_refused(rate: float) -> None:
+    with pytest.raises(BadRequestError, match="request rate"):
+        Load(model="rag", concurrency=1, rate_per_s=rate)
+
+
+def test_rates_stand_beside_clients_and_models_that_stream_take_one_question_a_request() -> None:
+    plan = Plan(models=("retrieve", "rag"), concurrencies=(1,), rates_per_s=(5,), batches=(1, 4))
+    assert [f"{load.model} {load.pressure}" for load in plan.loads()] == [
+        "retrieve 1",
+        "retrieve 1, 4 each",
+        "retrieve 5/s",
+        "retrieve 5/s, 4 each",
+        "rag 1",
+        "rag 5/s",
+    ]
+    assert "--concurrency 1 --request-rate 5 --batch 1 4" in plan.command()
+
+
+def test_without_clients_only_rates_are_measured_and_without_either_there_is_nothing() -> None:
+    plan = Plan(models=("rag",), concurrencies=(), rates_per_s=(5,))
+    assert [load.pressure for load in plan.loads()] == ["5/s"]
+    assert "--concurrency" not in plan.command()
+    with pytest.raises(BadRequestError, match="nothing to measure"):
+        Plan(concurrencies=())
+
+
+def test_the_expected_duration_grows_with_rounds_loads_and_windows() -> None:
+    least_s, most_s = Plan(rounds=1).expected_s()
+    assert 0 < least_s < most_s
+    assert Plan(rounds=3).expected_s() == pytest.approx((3 * least_s, 3 * most_s))
+    assert Plan(rounds=1, windows=Windows(window_s=4)).expected_s()[0] > least_s
+
+
 def test_a_batched_model_is_called_synchronously_over_grpc() -> None:
     options = Load(model="retrieve", concurrency=32).options()
     assert options == ["-m", "retrieve", "-i", "grpc", "--concurrency-range", "32"]

@@ -1,6 +1,7 @@
 """The record of a sweep: a page with medians and ranges, and JSON with every round."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from tritonrag_perf.figures import Figures, Round, Spread
 from tritonrag_perf.load import Load, Plan
 from tritonrag_perf.machine import Machine, cpu_model
 from tritonrag_perf.measurement import Measurement, Percentiles
+from tritonrag_perf.scrape import Scraped
+from tritonrag_perf.scrape_use import Use
 from tritonrag_perf.server_time import StageTime
 from tritonrag_perf.sweep import main, write_record
 
@@ -177,3 +180,39 @@ def test_the_command_ends_with_the_message_where_the_server_is_missing(tmp_path:
     ]
     with pytest.raises(SystemExit, match=r"unavailable: .*127\.0\.0\.1:1"):
         main(options)
+
+
+def with_use(one: Round, server_cpu_ms: float | None, metrics: Scraped | None = None) -> Round:
+    memory = None if server_cpu_ms is None else 2**20 * 300
+    use = Use(questions=100, client_cpu_ms=0.5, server_cpu_ms=server_cpu_ms, server_pss_bytes=memory, metrics=metrics)
+    return replace(one, use=use)
+
+
+def test_what_a_question_costs_is_told_for_server_and_client_apart(tmp_path: Path) -> None:
+    text = page(tmp_path, figures(*(with_use(measured("retrieve", 500), ms) for ms in (2, 3, 7))))
+    assert "| `retrieve` at 32 | 3.00 (2.00-7.00) | 0.50 (0.50-0.50) | 300 (300-300) |" in text
+    assert "What the metrics say" not in text
+
+
+def test_a_server_elsewhere_has_no_cost_and_an_older_record_no_such_table(tmp_path: Path) -> None:
+    text = page(tmp_path, figures(with_use(measured("retrieve", 500), None)))
+    assert "| `retrieve` at 32 | - | 0.50 (0.50-0.50) | - |" in text
+    assert "What a question costs" not in page(tmp_path, SWEEP)
+
+
+def test_metrics_stand_by_the_question_and_gauges_over_all_rounds(tmp_path: Path) -> None:
+    seen = [
+        Scraped(counters={"nv_count": growth}, gauges={"nv_queue": Spread(median=m, low=low, high=high)}, readings=3)
+        for growth, m, low, high in ((100.0, 1, 0, 5), (200.0, 3, 2, 9))
+    ]
+    text = page(tmp_path, figures(*(with_use(measured("retrieve", 500), 1, one) for one in seen)))
+    assert "### retrieve at 32 clients" in text
+    assert "| `nv_count` | 1.5 | - |" in text
+    assert "| `nv_queue` | - | 2 (0-9) |" in text
+
+
+def test_a_rate_and_several_questions_stand_in_place_of_clients(tmp_path: Path) -> None:
+    load = Load(model="retrieve", concurrency=4, batch=8, rate_per_s=5)
+    assert "| `retrieve` | 5/s, 8 each | 500 (500-500) |" in page(
+        tmp_path, figures(replace(measured("retrieve", 500), load=load))
+    )

@@ -18,6 +18,7 @@ from tritonrag_perf.figures import Figures
 from tritonrag_perf.load import Load, Plan, Windows
 from tritonrag_perf.measurement import Measurement
 from tritonrag_perf.perf_analyzer import PerfAnalyzer
+from tritonrag_perf.scrape_use import Use, Watch
 from tritonrag_perf.server_time import Counters
 
 QUESTIONS = QuestionSet(texts=("Why?",), origin="from a test", options="--index DIR --count 1 --seed 7")
@@ -98,6 +99,29 @@ def test_once_the_server_is_gone_what_was_measured_is_kept_and_no_more_is_tried(
 def test_where_nothing_could_be_measured_the_first_reason_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadRequestError, match="first"):
         run(monkeypatch, {RETRIEVE: BadRequestError("first"), RAG: InternalError("second")})
+
+
+def test_each_round_has_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Watch] = []
+
+    class Watching:
+        def __init__(self, watch: Watch) -> None:
+            asked.append(watch)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def use(self, questions: int) -> Use:
+            return Use(questions=questions, client_cpu_ms=1.0)
+
+    monkeypatch.setattr(module, "Watching", Watching)
+    watch = Watch(session=7, metrics="h:2")
+    figures, _ = run(monkeypatch, {}, watch=watch)
+    assert asked == [watch] * 4
+    assert all(one.use == Use(questions=0, client_cpu_ms=1.0) for one in figures.rounds)
 
 
 def test_a_failure_stands_on_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from tritonrag.options import (
+    BenchBatches,
     BenchClients,
     BenchCount,
+    BenchMetrics,
     BenchModels,
     BenchName,
     BenchOutput,
     BenchPlot,
     BenchQuestions,
     BenchQuick,
+    BenchRates,
     BenchRounds,
     BenchUrl,
     BenchWindowS,
@@ -65,8 +68,11 @@ def bench(
     index: IndexDir = None,
     embedder: EmbedderDir = None,
     url: BenchUrl = None,
+    metrics_url: BenchMetrics = None,
     models: BenchModels = ["retrieve", "rag"],  # noqa: B006 - typer reads it and never changes it
-    clients: BenchClients = [1, 32],  # noqa: B006
+    clients: BenchClients = None,
+    request_rates: BenchRates = None,
+    batches: BenchBatches = [1],  # noqa: B006
     questions: BenchQuestions = None,
     count: BenchCount = 500,
     rounds: BenchRounds = None,
@@ -90,8 +96,11 @@ def bench(
             index=index,
             embedder=embedder,
             url=url,
+            metrics_url=metrics_url,
             models=tuple(models),
-            clients=tuple(clients),
+            clients=None if clients is None else tuple(clients),
+            request_rates=tuple(request_rates or ()),
+            batches=tuple(batches),
             questions=questions,
             count=count,
             rounds=rounds,

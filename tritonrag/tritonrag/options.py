@@ -134,8 +134,41 @@ BenchModels = Annotated[
     ),
 ]
 BenchClients = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--clients",
+        envvar="TRITONRAG_BENCH_CLIENTS",
+        min=1,
+        help="Clients at once; repeat for several. (default: 1 and 32, none with --request-rate)",
+        show_default=False,
+    ),
+]
+BenchRates = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--request-rate",
+        envvar="TRITONRAG_BENCH_REQUEST_RATE",
+        help="Requests a second at random times, whatever is answered; repeat for several.",
+        show_default=False,
+    ),
+]
+BenchBatches = Annotated[
     list[int],
-    typer.Option("--clients", envvar="TRITONRAG_BENCH_CLIENTS", min=1, help="Clients at once; repeat for several."),
+    typer.Option(
+        "--batch",
+        envvar="TRITONRAG_BENCH_BATCH",
+        min=1,
+        help="Questions in a request; repeat for several. Models that stream take one.",
+    ),
+]
+BenchMetrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-url",
+        envvar="TRITONRAG_BENCH_METRICS_URL",
+        help="Record this address's metrics. (default: with a server of our own, its metrics)",
+        show_default=False,
+    ),
 ]
 BenchRounds = Annotated[
     int | None,
@@ -148,7 +181,7 @@ BenchWindowS = Annotated[
     ),
 ]
 BenchQuick = Annotated[
-    bool, typer.Option("--quick", envvar="TRITONRAG_BENCH_QUICK", help="To see that it works: about half a minute.")
+    bool, typer.Option("--quick", envvar="TRITONRAG_BENCH_QUICK", help="To see that it works: under two minutes.")
 ]
 BenchPlot = Annotated[
     bool, typer.Option("--plot/--no-plot", envvar="TRITONRAG_BENCH_PLOT", help="Draw the picture (matplotlib).")

@@ -1,6 +1,6 @@
 """`tritonrag bench`: perf_analyzer against a Triton of our own (or a running one), and the record of what it measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,13 @@ from tritonrag_perf.figures import Figures
 from tritonrag_perf.load import Load, Plan, Windows
 from tritonrag_perf.perf_analyzer_setup import find_binary
 from tritonrag_perf.plot import require_matplotlib
+from tritonrag_perf.scrape_use import Watch
 from tritonrag_perf.sweep import sweep, write_record
 
 TITLE = "First figures"
 _QUICK_ROUNDS, _ROUNDS = 1, 3
 _QUICK_WINDOW_S, _WINDOW_S = 0.5, 2.0  # three windows make a measurement
+_CLIENTS = (1, 32)
 _SEED = 0
 
 
@@ -30,6 +32,7 @@ _SEED = 0
 class BenchRequest:
     """The options of `tritonrag bench` as they were given. `url` None: a Triton of our own, on free ports.
 
+    `clients` None: 1 and 32, but none where `request_rates` are given. `metrics_url` is for a server that is not ours.
     `rounds` and `window_s` None: few and short ones with `quick`, else what a record needs.
     """
 
@@ -38,10 +41,13 @@ class BenchRequest:
     index: Path | None = None
     embedder: Path | None = None
     url: str | None = None
+    metrics_url: str | None = None
     questions: Path | None = None
     count: int = 500
     models: tuple[str, ...]
-    clients: tuple[int, ...]
+    clients: tuple[int, ...] | None = None
+    request_rates: tuple[float, ...] = ()
+    batches: tuple[int, ...] = (1,)
     rounds: int | None = None
     window_s: float | None = None
     quick: bool = False
@@ -54,7 +60,9 @@ class BenchRequest:
         window_s = _QUICK_WINDOW_S if self.quick else _WINDOW_S
         return Plan(
             models=self.models,
-            concurrencies=self.clients,
+            concurrencies=self._clients(),
+            rates_per_s=self.request_rates,
+            batches=self.batches,
             rounds=rounds if self.rounds is None else self.rounds,
             windows=Windows(window_s=window_s if self.window_s is None else self.window_s),
         )
@@ -63,9 +71,17 @@ class BenchRequest:
         """How to do it again, without the paths and ports of one machine."""
         plan = self.plan()
         loads = [f"--model {model}" for model in plan.models] + [f"--clients {number}" for number in plan.concurrencies]
+        loads += [f"--request-rate {rate:g}" for rate in plan.rates_per_s]
+        loads += [f"--batch {number}" for number in plan.batches] if plan.batches != (1,) else []
         source = "--questions FILE" if self.questions else f"--index DIR --count {self.count}"
         where = f"{source} --output DIR" if self.url is None else f"{source} --output DIR --url HOST:GRPC_PORT"
+        where += " --metrics-url HOST:METRICS_PORT" if self.metrics_url else ""
         return f"tritonrag bench {where} {' '.join(loads)} --rounds {plan.rounds} --window-s {plan.windows.window_s:g}"
+
+    def _clients(self) -> tuple[int, ...]:
+        if self.clients is not None:
+            return self.clients
+        return () if self.request_rates else _CLIENTS
 
 
 def run(request: BenchRequest) -> None:
@@ -79,9 +95,11 @@ def run(request: BenchRequest) -> None:
     find_binary()
     with open_steps() as steps:
         questions = _questions(request)
-        with _server(request, steps) as url:
+        steps.note(expected(plan))
+        with _server(request, steps) as (url, watch):
             figures = sweep(
                 url=url,
+                watch=watch,
                 questions=questions,
                 plan=plan,
                 command=request.command(),
@@ -102,16 +120,18 @@ def _questions(request: BenchRequest) -> QuestionSet:
 
 
 @contextmanager
-def _server(request: BenchRequest, steps: Steps) -> Iterator[str]:
-    """The gRPC address to measure at: a running server's, or that of one that is stopped again."""
+def _server(request: BenchRequest, steps: Steps) -> Iterator[tuple[str, Watch]]:
+    """The gRPC address to measure at, and what can be seen of the server: a running one, or one that is stopped again."""
     if request.url is not None:
-        yield request.url
+        yield request.url, Watch(metrics=request.metrics_url)
         return
     settings = settings_from(index=request.index, embedder=request.embedder)
     look_at(settings)
     with TritonServer() as server:
         steps.step("starting Triton on free ports")
-        yield server.start(ServeOptions(settings=settings)).grpc_url
+        running = server.start(ServeOptions(settings=settings))
+        metrics = request.metrics_url or f"{running.host}:{running.metrics_port}"
+        yield running.grpc_url, Watch(session=running.pid, metrics=metrics)
         steps.step("stopping Triton")
 
 
@@ -124,19 +144,46 @@ def _announce(figures: Figures, paths: list[Path], *, json: bool) -> None:
     write(bold(str(figures.machine)))
     for row in rows:
         write(
-            f"  {row['model']:<9} clients {row['clients']:>4}  {row['questions_per_s']:>8,.1f} questions/s"
-            f"  p50 {row['p50_ms']:,.1f} ms  p99 {row['p99_ms']:,.1f} ms"
+            f"  {row['load']:<44} {row['questions_per_s']:>8,.1f} questions/s"
+            f"  p50 {row['p50_ms']:,.1f} ms  p99 {row['p99_ms']:,.1f} ms{_cost_words(row)}"
         )
     write(f"written: {', '.join(map(str, paths))}")
 
 
-def _row(figures: Figures, load: Load) -> dict[str, str | float]:
+def expected(plan: Plan) -> str:
+    """How long measuring will take, in words."""
+    least_s, most_s = plan.expected_s()
+    return (
+        f"{len(plan.order())} measurements: {least_s:,.0f} to {most_s:,.0f} s, and the server's start; "
+        "longer where an answer takes longer than a window"
+    )
+
+
+def _cost_words(row: dict[str, str | float | None]) -> str:
+    if row["server_cpu_ms"] is None:
+        return ""
+    return f"  CPU {row['server_cpu_ms']:.2f} ms a question, client's {row['client_cpu_ms']:.2f}"
+
+
+def _row(figures: Figures, load: Load) -> dict[str, str | float | None]:
     """The medians over the rounds of one load."""
     measured = [r.measurement for r in figures.of(load)]
+    uses = [r.use for r in figures.of(load) if r.use]
     return {
+        "load": str(load),
         "model": load.model,
-        "clients": load.concurrency,
+        "clients": load.concurrency if load.rate_per_s is None else None,
+        "requests_per_s": load.rate_per_s,
+        "batch": load.batch,
         "questions_per_s": round(median(m.requests_per_s for m in measured), 1),
         "p50_ms": round(median(m.latency.p50_ms for m in measured), 3),
         "p99_ms": round(median(m.latency.p99_ms for m in measured), 3),
+        "server_cpu_ms": _median(u.server_cpu_ms for u in uses),
+        "client_cpu_ms": _median(u.client_cpu_ms for u in uses),
+        "server_pss_bytes": _median(u.server_pss_bytes for u in uses),
     }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(median(known), 3) if known else None
