@@ -62,6 +62,7 @@ check: $(VENV)/dev.stamp  ## lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --ignore-missing-imports --no-warn-unused-ignores deploy perf/locust perf/peers
 
 test: check $(STATE)/embedder/embedder.json  ## lint, types, unit tests, and server tests on a real Triton
 	@$(BIN)/pytest

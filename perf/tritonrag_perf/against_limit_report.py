@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from tritonrag_perf.figures import Spread
 from tritonrag_perf.load import Load
 from tritonrag_perf.machine import Machine
+from tritonrag_perf.spread import Spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

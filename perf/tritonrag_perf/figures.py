@@ -1,17 +1,15 @@
 """The figures of a sweep: what each round measured, and the median and range over rounds."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tritonrag_perf.load import Load
 from tritonrag_perf.machine import Machine
 from tritonrag_perf.measurement import Measurement
+from tritonrag_perf.scrape_use import Use
 from tritonrag_perf.server_time import StageTime
-
-if TYPE_CHECKING:  # it sums up gauges by this module's Spread
-    from tritonrag_perf.scrape_use import Use
+from tritonrag_perf.spread import Spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +22,7 @@ class Round:
     load: Load
     measurement: Measurement
     stages: tuple[StageTime, ...]
-    use: "Use | None" = None  # None in records from before there was one
+    use: Use | None = None  # None in records from before there was one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +34,6 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.load}: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """Median, least and greatest of one figure over the rounds."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """Of at least one value."""
-        ordered = sorted(values)
-        return cls(median=median(ordered), low=ordered[0], high=ordered[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

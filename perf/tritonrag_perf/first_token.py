@@ -21,13 +21,12 @@ from tritonrag.launcher import TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.generation.engine import Engine, Prompt, Sampling
 from tritonrag_backends.generation.genai.engine import open_genai
-from tritonrag_backends.prompting.builder import PromptBuilder
-from tritonrag_backends.prompting.template import PromptTemplate
 from tritonrag_backends.settings import Settings, load_settings
 from tritonrag_client import AsyncRagClient, SearchResult
 from tritonrag_client.options import AnswerModel
 from tritonrag_perf.labelled import read_labelled
 from tritonrag_perf.machine import Machine
+from tritonrag_perf.served_prompts import ServedPrompts
 
 _FENCE_KEY: Final = "first-token"  # the same fences on both sides, so the same prompts
 _SEED: Final = 7
@@ -59,19 +58,13 @@ class Bench:
 
     def __init__(self, clients: dict[AnswerModel, AsyncRagClient], engine: Engine, max_tokens: int) -> None:
         self._clients, self._engine, self._sampling = clients, engine, Sampling(max_tokens=max_tokens)
-        self._prompts = PromptBuilder(
-            PromptTemplate.load("default"),
-            count_tokens=engine.count_tokens,
-            context_tokens=engine.capabilities.context_tokens,
-            order="canonical",
-            fence_key=_FENCE_KEY.encode(),
-        )
+        self._prompts = ServedPrompts(engine, fence_key=_FENCE_KEY, max_tokens=max_tokens)
 
     async def sample(self, question: str, rng: random.Random) -> Sample:
         """Measure one question, the four in changing order."""
         found = await self._clients["rag"].search(question)
         assert isinstance(found, SearchResult)  # noqa: S101 - one question gives one result
-        prompt, tokens = self._prompt(question, found)
+        prompt, tokens = self._prompts.prompt(question, found)
         times: dict[str, float] = {}
         steps = {
             "engine_ms": lambda: self._engine_ms(prompt),
@@ -82,17 +75,6 @@ class Bench:
         for name in rng.sample(list(steps), len(steps)):
             times[name] = await steps[name]()
         return Sample(prompt_tokens=tokens, **times)
-
-    def _prompt(self, question: str, found: SearchResult) -> tuple[Prompt, int]:
-        passages = tuple(scored.passage for scored in found.passages)
-        built = self._prompts.build(
-            question=question,
-            passages=passages,
-            passage_ids=[scored.passage_id for scored in found.passages],
-            history=(),
-            max_tokens=self._sampling.max_tokens,
-        )
-        return Prompt(question=question, passages=passages, messages=built.messages), built.prompt_tokens
 
     async def _engine_ms(self, prompt: Prompt) -> float:
         began_s = time.perf_counter()

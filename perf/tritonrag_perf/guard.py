@@ -18,9 +18,9 @@ from tritonrag_client.errors import RagError
 from tritonrag_perf.against_limit import measure, uncached_settings
 from tritonrag_perf.against_limit_report import Against
 from tritonrag_perf.corpus import questions_of_index
-from tritonrag_perf.figures import Spread
 from tritonrag_perf.load import Load
 from tritonrag_perf.machine import Machine
+from tritonrag_perf.spread import Spread
 from tritonrag_perf.sweep import exit_on_signal
 
 # What is to be reached of the limit: DESIGN.md, section 6.

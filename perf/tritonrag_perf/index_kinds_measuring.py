@@ -15,7 +15,7 @@ from tritonrag_backends.index.format import OperatingPoint
 from tritonrag_backends.index.kinds import most_effort
 from tritonrag_backends.index.tuning import tune
 from tritonrag_backends.index.vectors import StoredVectors
-from tritonrag_perf.figures import Spread
+from tritonrag_perf.spread import Spread
 
 K = 10
 ALONE, TOGETHER = 1, 32  # queries in a call

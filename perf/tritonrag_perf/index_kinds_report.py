@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tritonrag_perf.figures import Spread
 from tritonrag_perf.index_kinds_measuring import KindFigures, PointFigures
 from tritonrag_perf.machine import Machine
+from tritonrag_perf.spread import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,8 @@
 """What a process and its children hold, as Linux tells it."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,3 +50,18 @@ def cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[_UTIME]) + int(fields[_STIME])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds_of(pids: Iterable[int]) -> float:
+    """CPU time that these took, user and system, in all their lives."""
+    return sum(map(cpu_seconds, pids))
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """Memory of these, what several share counted once (PSS; proc(5), smaps_rollup)."""
+    total_kib = 0
+    for pid in pids:
+        with suppress(OSError):  # it ended while we looked
+            lines = (_PROC / str(pid) / "smaps_rollup").read_text(encoding="utf-8").splitlines()
+            total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total_kib * 1024

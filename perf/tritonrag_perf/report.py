@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-from tritonrag_perf.figures import Figures, Round, Spread
+from tritonrag_perf.figures import Figures, Round
 from tritonrag_perf.load import Load
 from tritonrag_perf.measurement import Measurement
 from tritonrag_perf.scrape_use import Use
 from tritonrag_perf.server_time import StageTime
+from tritonrag_perf.spread import Spread
 
 _NOTES = """\
 - Each figure is the median over the rounds, with the least and the greatest in brackets; the rounds of all rows were interleaved.

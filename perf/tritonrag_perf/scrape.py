@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from tritonrag_client.errors import BadRequestError, RagError, UnavailableError
-from tritonrag_perf.figures import Spread
+from tritonrag_perf.spread import Spread
 
 Kind = Literal["counter", "gauge"]
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from tritonrag.processes import session_members
-from tritonrag_perf.peers.usage import cpu_seconds_of, memory_bytes
+from tritonrag_perf.process_use import cpu_seconds_of, memory_bytes
 from tritonrag_perf.scrape import Scraped, Scraper
 
 

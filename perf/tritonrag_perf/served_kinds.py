@@ -38,10 +38,10 @@ from tritonrag_backends.index.format import KINDS
 from tritonrag_backends.index.store import read_current
 from tritonrag_client.contract import RETRIEVE, RETRIEVER
 from tritonrag_client.errors import BadRequestError, RagError
-from tritonrag_perf.figures import Spread
 from tritonrag_perf.machine import Machine
 from tritonrag_perf.served_kinds_report import ServedKind, ServedLoad, write_served_kinds
 from tritonrag_perf.sizes import parse_size
+from tritonrag_perf.spread import Spread
 
 _KINDS: Final[dict[str, Kind]] = {kind: kind for kind in KINDS}
 

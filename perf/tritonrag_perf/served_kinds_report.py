@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from tritonrag_backends.choices import Kind
 from tritonrag_backends.index.format import KINDS, OperatingPoint
-from tritonrag_perf.figures import Spread
 from tritonrag_perf.plot import require_matplotlib
 from tritonrag_perf.sizes import size_name
+from tritonrag_perf.spread import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ def embedder_dir() -> Path:
     if not (directory / MANIFEST_FILE).is_file():
         export_embedder(None, directory)
     return directory
+
+
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command's surroundings: an empty folder, and no variable of ours."""
+    for name in list(os.environ):
+        if name.startswith("TRITONRAG_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,15 +15,10 @@ from tritonrag.settings import settings_from
 from tritonrag_client.errors import BadRequestError, InternalError, RagError, UnavailableError
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("index build", "export embedder", "serve", "ask", "search", "doctor", "demo", "bench", "plan")
+COMMANDS = ("index build", "export embedder", "serve", "ask", "search", "doctor", "demo", "bench", "bench prompt-reuse", "plan")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in os.environ:
-        if name.startswith("TRITONRAG_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("nothing_set")
 
 
 def run(arguments: str | list[str], capsys: Capture) -> tuple[int, str, str]:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +15,7 @@ TURNS = [{"role": "user", "content": "Who is Ada?"}, {"role": "assistant", "cont
 COMPACT = json.dumps(TURNS, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in os.environ:
-        if name.startswith("TRITONRAG_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("nothing_set")
 
 
 @pytest.fixture

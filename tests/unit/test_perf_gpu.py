@@ -23,7 +23,6 @@ from tritonrag_perf.gpu import collate, encoder_part
 from tritonrag_perf.gpu.card import Card, find_card
 from tritonrag_perf.gpu.child import run_child
 from tritonrag_perf.gpu.collate import write_records
-from tritonrag_perf.gpu.metrics_watch import MetricsWatch
 from tritonrag_perf.gpu.page import render
 from tritonrag_perf.gpu.part import Run, Wishes, perform
 from tritonrag_perf.gpu.roofline import BertShape, Roof
@@ -95,7 +94,7 @@ def full_records(folder: Path) -> list[dict[str, Any]]:
         },
         "answers": {"questions": 9, "same_passages": 1.0, "score_difference": 0.001},
         "served": {"model": "`retrieve`", "clients": 4, "questions_per_s": SPREAD, "p50_ms": SPREAD, "p99_ms": SPREAD},
-        "gpu_metrics": {"name": "nv_gpu_utilization", "before": 0.0, "most": 0.5},
+        "gpu_metrics": {"name": "nv_gpu_utilization", "least": 0.0, "most": 0.5},
         "streaming": {
             "side": "engine",
             "clients": 1,
@@ -378,25 +377,6 @@ def test_the_exact_answer_is_numpys_with_and_without_a_filter(monkeypatch: pytes
         expected = -np.sort(-scores, axis=1)[:, 9]
         mask = None if chosen.all() else chosen
         assert np.allclose(kth_scores(vectors, queries, 10, device="cpu", allowed=mask), expected, atol=1e-5)
-
-
-def test_the_greatest_value_of_a_metric_is_kept_and_a_missed_look_loses_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    looks = iter([{"a": 1.0}, OSError("busy"), {"a": 3.0, "b": 1.0}])
-
-    def read(_server: object) -> dict[str, float]:
-        look = next(looks, {"a": 2.0})
-        if isinstance(look, OSError):
-            raise look
-        return look
-
-    monkeypatch.setattr("tritonrag_perf.gpu.metrics_watch.read_metrics", read)
-    watch = MetricsWatch(None)  # type: ignore[arg-type]
-    watch._ended.set()  # every look is the last
-    for _ in range(3):
-        watch._watch()
-    assert watch.most == {"a": 3.0, "b": 1.0}
 
 
 def script(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":

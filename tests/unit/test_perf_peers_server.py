@@ -13,8 +13,9 @@ from tests.waiting import wait_until
 
 from tritonrag.ports import is_free
 from tritonrag_client.errors import UnavailableError
+from tritonrag_perf.peers.rest import wait_for_rest
 from tritonrag_perf.peers.server import HOST, Patience, RunningPeer, free_port, marked, peer_server
-from tritonrag_perf.peers.usage import cpu_seconds_of, memory_bytes, wait_for_rest
+from tritonrag_perf.process_use import cpu_seconds_of, memory_bytes
 
 IGNORES, OBEYS = "signal.SIG_IGN", "lambda *_: sys.exit()"
 

@@ -8,13 +8,14 @@ import pytest
 
 from tritonrag_client.errors import BadRequestError
 from tritonrag_perf import plot
-from tritonrag_perf.figures import Figures, Round, Spread
+from tritonrag_perf.figures import Figures, Round
 from tritonrag_perf.load import Load, Plan
 from tritonrag_perf.machine import Machine, cpu_model
 from tritonrag_perf.measurement import Measurement, Percentiles
 from tritonrag_perf.scrape import Scraped
 from tritonrag_perf.scrape_use import Use
 from tritonrag_perf.server_time import StageTime
+from tritonrag_perf.spread import Spread
 from tritonrag_perf.sweep import main, write_record
 
 

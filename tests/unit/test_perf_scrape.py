@@ -14,9 +14,9 @@ from tests.waiting import wait_until
 
 from tritonrag_client.errors import BadRequestError, UnavailableError
 from tritonrag_perf import scrape_use
-from tritonrag_perf.figures import Spread
 from tritonrag_perf.scrape import Scraper, parse, summarise
 from tritonrag_perf.scrape_use import Use, Watch, Watching, children_cpu_s, session_cpu_s
+from tritonrag_perf.spread import Spread
 
 PAGE = """# TYPE nv_inference_count counter
 nv_inference_count{{model="rag",version="1"}} {count}

@@ -1,7 +1,6 @@
 """`tritonrag plan`: a table for people, JSON for machines, a file for `serve`, and one line for what is wrong."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -16,12 +15,7 @@ Capture = pytest.CaptureFixture[str]
 FITS = "plan --passages 1M --llm 8B-fp8 --gpus 1xL4 --qps 1"
 
 
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in os.environ:
-        if name.startswith("TRITONRAG_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("nothing_set")
 
 
 def run(arguments: str, capsys: Capture) -> tuple[int, str, str]:

@@ -101,34 +101,10 @@ def serve(
     json: Json = False,
 ) -> None:
     """Serve an index until Ctrl-C or SIGTERM."""
+    options = locals()  # as ServeRequest names them, every one
     from tritonrag.commands.serve import ServeRequest, run  # noqa: PLC0415 - heavy
 
-    run(
-        ServeRequest(
-            index=index,
-            embedder=embedder,
-            engine=engine,
-            generator_model=generator_model,
-            trtllm_model=trtllm_model,
-            openai_url=openai_url,
-            openai_model=openai_model,
-            prompt_template=prompt_template,
-            answer_cache=answer_cache,
-            http_port=http_port,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
-            host=host,
-            profile=profile,
-            model_repository=model_repository,
-            triton_dir=triton_dir,
-            allow_non_loopback=allow_non_loopback,
-            ready_timeout_s=ready_timeout_s,
-            drain_timeout_s=drain_timeout_s,
-            log_file=log_file,
-            verbose=verbose,
-            json=json,
-        )
-    )
+    run(ServeRequest(**options))
 
 
 @app.command()

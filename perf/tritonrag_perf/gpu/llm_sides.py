@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from tritonrag_backends.generation.engine import Engine, Prompt, Sampling
-from tritonrag_backends.prompting.builder import PromptBuilder
-from tritonrag_backends.prompting.template import PromptTemplate
 from tritonrag_client import AsyncRagClient
 from tritonrag_client.errors import InternalError
+from tritonrag_perf.served_prompts import ServedPrompts
 
 FENCE_KEY: Final = "gpu"  # the same fences on both sides, so the same prompts
 
@@ -48,27 +47,13 @@ class Sides:
 
     def __init__(self, client: AsyncRagClient, engine: Engine, *, max_tokens: int) -> None:
         self._client, self._engine, self._sampling = client, engine, Sampling(max_tokens=max_tokens)
-        self._prompts = PromptBuilder(
-            PromptTemplate.load("default"),
-            count_tokens=engine.count_tokens,
-            context_tokens=engine.capabilities.context_tokens,
-            order="canonical",
-            fence_key=FENCE_KEY.encode(),
-        )
+        self._prompts = ServedPrompts(engine, fence_key=FENCE_KEY, max_tokens=max_tokens)
 
     async def prepare(self, question: str) -> Asked:
         """Find the passages and build the prompt as the server does."""
         found = (await self._client.search([question]))[0]
-        passages = tuple(scored.passage for scored in found.passages)
-        built = self._prompts.build(
-            question=question,
-            passages=passages,
-            passage_ids=[scored.passage_id for scored in found.passages],
-            history=(),
-            max_tokens=self._sampling.max_tokens,
-        )
-        prompt = Prompt(question=question, passages=passages, messages=built.messages)
-        return Asked(question=question, prompt=prompt, prompt_tokens=built.prompt_tokens)
+        prompt, tokens = self._prompts.prompt(question, found)
+        return Asked(question=question, prompt=prompt, prompt_tokens=tokens)
 
     async def retrieve_ms(self, question: str) -> float:
         """What `retrieve` takes alone."""

@@ -145,8 +145,8 @@ _COLUMNS: Final[Mapping[str, Columns]] = {
     ),
     "gpu_metrics": (
         ("metric of Triton", _text("name")),
-        ("before the load", _number("before", 3)),
-        ("most under it", _number("most", 3)),
+        ("least", _number("least", 3)),
+        ("greatest", _number("most", 3)),
     ),
     "streaming": (
         ("", _text("side")),

@@ -1,5 +1,6 @@
 """A real Triton in profile gpu: its answers against profile cpu's, its speed, and the GPU in its metrics."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -9,25 +10,26 @@ from tritonrag.triton_command import ServeOptions
 from tritonrag_client import RagClient, SearchResult, Timeouts
 from tritonrag_client.contract import RETRIEVE
 from tritonrag_perf.corpus import QuestionSet, questions_of_index
-from tritonrag_perf.gpu.metrics_watch import MetricsWatch, read_metrics
 from tritonrag_perf.gpu.part import Run
 from tritonrag_perf.gpu.serving import check_nothing_left, encoder_device, gpu_options
-from tritonrag_perf.gpu.timing import Spread
+from tritonrag_perf.gpu.timing import Spread as Repeats
 from tritonrag_perf.load import Load, Windows
 from tritonrag_perf.measurement import Measurement
 from tritonrag_perf.perf_analyzer import PerfAnalyzer
 from tritonrag_perf.questions import write_input_data
+from tritonrag_perf.scrape import Scraped, Scraper
+from tritonrag_perf.spread import Spread
 
 # What a cosine may be off by where vectors are computed in FP16: twice the distance that a cosine of 0.999999 to the right vector
 # allows, sqrt(2 * 1e-6) = 1.4e-3.
 TOLERANCE: Final = 3e-3
-_GPU_METRICS: Final = (
+_GPU_GAUGES: Final = (
     "nv_gpu_utilization",
     "nv_gpu_memory_used_bytes",
     "nv_gpu_memory_total_bytes",
     "nv_gpu_power_usage",
-    "nv_energy_consumption_total",
 )
+_GPU_ENERGY: Final = "nv_energy_consumption_total"  # a counter, which grows under load
 _PASSAGES: Final = 10
 _A_REQUEST: Final = 32
 
@@ -61,10 +63,9 @@ def measure(run: Run) -> None:
     with TritonServer() as server:
         running = server.start(options)
         _compare(run, expected, _answers(running, questions.texts))
-        before = read_metrics(running)
-        with MetricsWatch(running) as watch:
+        with Scraper(f"{running.host}:{running.metrics_port}") as scraper:
             _load(run, plan, running, questions)
-        _check_metrics(run, before, watch.most)
+        _check_metrics(run, scraper.scraped())
     check_nothing_left(run, server)
 
 
@@ -124,29 +125,35 @@ def _load(run: Run, plan: Plan, server: RunningServer, questions: QuestionSet) -
             "served",
             model=f"`{load.model}`",
             clients=load.concurrency,
-            questions_per_s=Spread.of([one.requests_per_s for one in measured[load]]),
-            p50_ms=Spread.of([one.latency.p50_ms for one in measured[load]]),
-            p99_ms=Spread.of([one.latency.p99_ms for one in measured[load]]),
+            questions_per_s=Repeats.of([one.requests_per_s for one in measured[load]]),
+            p50_ms=Repeats.of([one.latency.p50_ms for one in measured[load]]),
+            p99_ms=Repeats.of([one.latency.p99_ms for one in measured[load]]),
         )
 
 
-def _check_metrics(run: Run, before: dict[str, float], most: dict[str, float]) -> None:
+def _check_metrics(run: Run, scraped: Scraped) -> None:
     """On a GPU Triton must tell of it; on a CPU it must not."""
-    there = [name for name in _GPU_METRICS if name in most]
-    wanted = list(_GPU_METRICS) if run.device == "cuda" else []
+    gauges: dict[str, list[Spread]] = defaultdict(list)
+    for series, spread in scraped.gauges.items():
+        gauges[_name(series)].append(spread)
+    most = {name: max(spread.high for spread in gauges[name]) for name in _GPU_GAUGES if name in gauges}
+    there = [*most, *{_name(series) for series in scraped.counters if _name(series) == _GPU_ENERGY}]
+    wanted = [*_GPU_GAUGES, _GPU_ENERGY] if run.device == "cuda" else []
     run.sheet.check(
         "GPU metrics in Triton's /metrics", ok=there == wanted, found=there or "none", wanted=wanted or "none"
     )
-    for name in there:
-        run.sheet.row("gpu_metrics", name=name, before=before.get(name, 0.0), most=most[name])
-    asked = "nv_inference_request_success_total"
-    run.sheet.check(
-        "requests are counted",
-        ok=most.get(asked, 0) > before.get(asked, 0),
-        found=most.get(asked, 0),
-        wanted="more than before",
+    for name, greatest in most.items():
+        run.sheet.row("gpu_metrics", name=name, least=min(spread.low for spread in gauges[name]), most=greatest)
+    answered = sum(
+        grown for series, grown in scraped.counters.items() if _name(series) == "nv_inference_request_success_total"
     )
-    if there:
+    run.sheet.check("requests are counted", ok=answered > 0, found=answered, wanted="more than before")
+    if most:
         run.sheet.at_least("nv_gpu_memory_used_bytes", most["nv_gpu_memory_used_bytes"], 1)
         if encoder_device(run) == "cuda":
             run.sheet.at_least("nv_gpu_utilization under load", most["nv_gpu_utilization"], 0.01)
+
+
+def _name(series: str) -> str:
+    """A series without its labels."""
+    return series.partition("{")[0]

@@ -24,8 +24,8 @@ import grpc
 import grpc.aio
 
 from tritonrag_client.errors import InternalError
-from tritonrag_perf.peers.usage import cpu_seconds_of
 from tritonrag_perf.peers.wire import GRPC_METHOD, HTTP_PATHS, Protocol, request
+from tritonrag_perf.process_use import cpu_seconds_of
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 _TIMEOUT_S: Final = 120.0

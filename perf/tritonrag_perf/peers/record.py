@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
-from tritonrag_perf.figures import Spread
 from tritonrag_perf.machine import Machine
 from tritonrag_perf.peers.checking import Checked
 from tritonrag_perf.peers.load_process import Window
+from tritonrag_perf.spread import Spread
 
 MOST_LOST: Final = 0.002  # recall that a rival of the same kind may have less before the comparison is none
 

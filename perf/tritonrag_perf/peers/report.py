@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from tritonrag_perf.figures import Spread
 from tritonrag_perf.peers.contenders import OURS
 from tritonrag_perf.peers.record import Sample, SideBySide
+from tritonrag_perf.spread import Spread
 
 _NONE: Final = "-"
 _COLUMNS: Final[tuple[tuple[str, Callable[[Sample], float], str], ...]] = (

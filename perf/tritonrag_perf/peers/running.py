@@ -12,7 +12,8 @@ from tritonrag_perf.peers.checking import Oracle
 from tritonrag_perf.peers.contenders import Contender, Endpoint, Running
 from tritonrag_perf.peers.load_process import Job, Window
 from tritonrag_perf.peers.record import Failure, Quality, Sample, Start
-from tritonrag_perf.peers.usage import memory_bytes, wait_for_rest
+from tritonrag_perf.peers.rest import wait_for_rest
+from tritonrag_perf.process_use import memory_bytes
 
 _REST_S: Final = 120.0
 _BEYOND_S: Final = 180.0  # for a load process to start, and for its last answers
