@@ -15,7 +15,18 @@ from tritonrag.settings import settings_from
 from tritonrag_client.errors import BadRequestError, InternalError, RagError, UnavailableError
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("index build", "export embedder", "serve", "ask", "search", "doctor", "demo", "bench", "bench prompt-reuse", "plan")
+COMMANDS = (
+    "index build",
+    "export embedder",
+    "serve",
+    "ask",
+    "search",
+    "doctor",
+    "demo",
+    "bench",
+    "bench prompt-reuse",
+    "plan",
+)
 
 
 pytestmark = pytest.mark.usefixtures("nothing_set")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tritonrag_backends.gpu_numbers import gpus_named
 from tritonrag_backends.settings import RetrieverSettings, Settings
 from tritonrag_client.contract import EMBEDDER, ENCODER, GENERATOR, RETRIEVER
 from tritonrag_client.errors import BadRequestError
@@ -79,7 +80,7 @@ def _retriever(settings: RetrieverSettings, machine: Machine) -> list[Instances]
                 + "; set it to auto, or serve with --profile gpu where a GPU is"
             )
         return [_cpu(settings.instances)]
-    gpus = gpus_named(settings.devices, machine.gpus, "TRITONRAG_RETRIEVER_DEVICES")
+    gpus = gpus_named(settings.devices, machine.gpus, variable="TRITONRAG_RETRIEVER_DEVICES")
     if settings.placement == "shard":  # every instance searches on all of them
         return [Instances(kind="KIND_MODEL", count=settings.instances)]
     return _on_each(gpus, settings.instances)
@@ -111,19 +112,6 @@ def _device_groups(settings: Settings) -> int:
     else:
         devices = ""
     return len(devices.split(";")) if devices.strip() else 0
-
-
-def gpus_named(text: str, present: int, variable: str) -> list[int]:
-    """The GPUs in "0,1", all that are present where it is empty. Raises BadRequestError that names the variable."""
-    if not text.strip():
-        return list(range(present))
-    try:
-        gpus = [int(part) for part in text.split(",")]
-    except ValueError:
-        gpus = []
-    if not gpus or len(set(gpus)) < len(gpus) or not all(0 <= gpu < present for gpu in gpus):
-        raise BadRequestError(f"{variable} is {text!r}; name GPUs from 0 to {present - 1}, each once, as in 0,1")
-    return gpus
 
 
 def _cpu(count: int) -> Instances:

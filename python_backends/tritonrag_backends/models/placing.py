@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from tritonrag_backends.gpu_numbers import gpus_named
 from tritonrag_backends.index.gpu.faiss_gpu import GpuDevice, count_gpus
 from tritonrag_backends.index.gpu.placing import Placing, PlacingOptions
 from tritonrag_backends.settings import RetrieverSettings
@@ -36,7 +37,7 @@ def open_placing(
 
 def _gpus(retriever: RetrieverSettings, args: Mapping[str, str], present: int) -> list[int]:
     """All that are named for shards; for a replica the instance's own, or the first where Triton gave it none."""
-    named = _named(retriever.devices, present)
+    named = gpus_named(retriever.devices, present, variable="TRITONRAG_RETRIEVER_DEVICES")
     if retriever.placement == "shard":
         return named
     if args["model_instance_kind"] != "GPU":
@@ -47,16 +48,3 @@ def _gpus(retriever: RetrieverSettings, args: Mapping[str, str], present: int) -
             f"Triton put this retriever on GPU {own}, and FAISS sees {present}; give both the same CUDA_VISIBLE_DEVICES"
         )
     return [own]
-
-
-def _named(text: str, present: int) -> list[int]:
-    """The GPUs in "0,1"; all that are present where it is empty."""
-    if not text.strip():
-        return list(range(present))
-    parts = [part.strip() for part in text.split(",")]
-    gpus = [int(part) for part in parts if part.isdecimal() and int(part) < present]
-    if len(gpus) < len(parts) or len(set(gpus)) < len(gpus):
-        raise BadRequestError(
-            f"TRITONRAG_RETRIEVER_DEVICES is {text!r}, and FAISS sees {present} GPUs, numbered from 0; name each once, as in 0,1"
-        )
-    return gpus
