@@ -19,7 +19,7 @@ from typing import Final
 from tritonrag.launcher import TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import Settings, load_settings
-from tritonrag_client.contract import EMBEDDER, RETRIEVE
+from tritonrag_client.contract import RETRIEVE
 from tritonrag_perf.against_limit_report import Against, Sample, write_against
 from tritonrag_perf.corpus import QuestionSet, questions_of_index
 from tritonrag_perf.limit import LimitRate, LimitWorkers
@@ -77,7 +77,7 @@ class Sides:
         return max(rates, key=lambda rate: rate.questions_per_s)
 
     def _asked(self, statistics: ServerStatistics) -> int:
-        return statistics.counters((EMBEDDER,))[EMBEDDER].inferences
+        return statistics.counters((RETRIEVE,))[RETRIEVE].inferences
 
 
 def measure(

@@ -33,7 +33,11 @@ class EmbedderSettings(BaseModel):
     )
     precision: Literal["int8", "fp32"] = "int8"
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads in each embedder instance")
-    instances: int = Field(default=2, ge=1, description="processes that embed, one a core; profile cpu")
+    instances: int = Field(
+        default=2,
+        ge=1,
+        description="processes of `embedder`, and of `retrieve` where it embeds; one a core; profile cpu",
+    )
 
 
 class EncoderSettings(BaseModel):
@@ -56,6 +60,17 @@ class EncoderSettings(BaseModel):
     )
     cache_dir: Path = Field(
         default=Path(".tritonrag/tensorrt"), description="where TensorRT keeps built engines and timings"
+    )
+
+
+class RetrieveSettings(BaseModel):
+    """How `retrieve` is put together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fused: bool = Field(
+        default=True,
+        description="embed and search in one process; false: by `embedder`, then `retriever`, as in profile gpu",
     )
 
 
@@ -142,6 +157,7 @@ class Settings(BaseSettings):
     embedder: EmbedderSettings = EmbedderSettings()
     encoder: EncoderSettings = EncoderSettings()
     retriever: RetrieverSettings = RetrieverSettings()
+    retrieve: RetrieveSettings = RetrieveSettings()
     generator: GeneratorSettings = GeneratorSettings()
     genai: GenaiSettings = GenaiSettings()
     openai: OpenaiSettings = OpenaiSettings()
@@ -172,7 +188,7 @@ class Settings(BaseSettings):
 
 
 _SECTIONS = (
-    "embedder", "encoder", "retriever", "generator", "genai", "openai", "trtllm", "prompt", "cache", "limits",
+    "embedder", "encoder", "retriever", "retrieve", "generator", "genai", "openai", "trtllm", "prompt", "cache", "limits",
 )  # fmt: skip
 
 

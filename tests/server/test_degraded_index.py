@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2
 from tests.server.wire import Failure, Wire, request, strings
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import CHECKOUT_REPOSITORY, ServeOptions
-from tritonrag_backends.settings import Settings
+from tritonrag_backends.settings import RetrieveSettings, Settings
 from tritonrag_client import RagClient
 from tritonrag_client.options import AnswerModel
 
@@ -31,9 +31,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def degraded_server(settings: Settings, repository: Path) -> Iterator[RunningServer]:
+    plain = settings.model_copy(update={"retrieve": RetrieveSettings(fused=False)})  # as where there are GPUs to give up
     triton = TritonServer()
     with triton:
-        yield triton.start(ServeOptions(settings=settings, model_repository=repository))
+        yield triton.start(ServeOptions(settings=plain, model_repository=repository))
     assert triton.check_left_behind() == []
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tritonrag_backends.embedding.format import EmbedderManifest, Parity
-from tritonrag_client.contract import RAG, RETRIEVE, InputType, Passage
+from tritonrag_client.contract import EMBEDDER, RAG, RETRIEVE, RETRIEVER, InputType, Passage
 from tritonrag_export.documents.model import DocumentPassages
 from tritonrag_export.indexing import build_index
 
@@ -57,8 +57,8 @@ PLAIN = 'ValueError("no such thing")'
 
 
 def make_repository(folder: Path, *, error: str = CODED) -> Path:
-    """`rag` and `retrieve`, which `serve` loads, are `wait` by other names."""
-    sources = {"wait": WAIT, RAG: WAIT, RETRIEVE: WAIT, "broken": BROKEN.format(error=error)}
+    """What `serve` loads is `wait` by other names."""
+    sources = dict.fromkeys(("wait", RAG, RETRIEVE, RETRIEVER, EMBEDDER), WAIT) | {"broken": BROKEN.format(error=error)}
     for name, source in sources.items():
         (folder / name / "1").mkdir(parents=True)
         (folder / name / "config.pbtxt").write_text(CONFIG)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tritonrag_backends.index.filters import parse_filter
 from tritonrag_backends.index.result_cache import Asked, ResultCache, canonical
 from tritonrag_backends.index.search import Hits, Query
+from tritonrag_client.errors import BadRequestError
 
 DIM = 16
 PLENTY = 10_000_000
@@ -239,3 +240,38 @@ def test_what_it_says_to_hold_is_what_it_holds() -> None:
     tracemalloc.stop()
     assert len(cache) == 2000
     assert 0.9 < cache.bytes / held < 1.25
+
+
+def test_what_is_known_is_not_embedded_and_what_stands_in_a_batch_twice_is_embedded_once() -> None:
+    cache, index = ResultCache(PLENTY), Searches()
+    embedded: list[str] = []
+
+    def embed(queries: Sequence[Query]) -> list[Query]:
+        embedded.extend(query.text for query in queries)
+        return [replace(query, embedding=vector()) for query in queries]
+
+    def unembedded(text: str) -> Asked:
+        return replace(asked(text), query=replace(asked(text).query, embedding=None))
+
+    first = cache.search(index, [unembedded("a"), unembedded("b"), unembedded("a")], embed)
+    again = cache.search(index, [unembedded("b"), unembedded("c")], embed)
+    assert embedded == ["a", "b", "c"]
+    assert (first.known, again.known) == ([False, False, True], [True, False])
+    assert again.hits[0].passage_ids.tolist() == first.hits[1].passage_ids.tolist()
+
+
+def test_a_question_without_an_embedding_is_not_answered_as_one_with_an_embedding() -> None:
+    cache, index = ResultCache(PLENTY), Searches()
+    bare = replace(asked(), query=replace(asked().query, embedding=None))
+    for one in (asked(), bare, asked()):
+        assert cache.search(index, [one]).known == [False]
+
+
+def test_a_batch_whose_embedding_fails_leaves_nothing_behind() -> None:
+    def embed(_: Sequence[Query]) -> list[Query]:
+        raise BadRequestError("not Unicode")
+
+    cache, index = ResultCache(PLENTY), Searches()
+    with pytest.raises(BadRequestError):
+        cache.search(index, [asked()], embed)
+    assert (len(cache), index.batches) == (0, [])

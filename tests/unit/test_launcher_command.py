@@ -68,6 +68,11 @@ def test_only_the_models_asked_for_are_loaded_and_every_service_is_bound_to_the_
         assert {f"--{service}-address=127.0.0.1", f"--{service}-port={port}"} <= set(line)
 
 
+def test_what_a_model_calls_is_loaded_with_it(arguments: Arguments) -> None:
+    loads = [argument for argument in arguments(ServeOptions(models=("generator",))) if "load-model" in argument]
+    assert loads == ["--load-model=generator", "--load-model=retrieve", "--load-model=embedder"]
+
+
 def test_triton_serves_the_repository_that_was_rendered_for_it(arguments: Arguments, home: TritonHome) -> None:
     line = arguments(ServeOptions(profile="gpu"))
     assert f"--model-repository={home.models}" in line

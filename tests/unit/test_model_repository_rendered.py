@@ -29,9 +29,19 @@ from tritonrag_backends.settings import (
     EncoderSettings,
     GeneratorSettings,
     RetrieverSettings,
+    RetrieveSettings,
     Settings,
 )
-from tritonrag_client.contract import ATTENTION_MASK, EMBEDDER, ENCODER, GENERATOR, INPUT_IDS, RETRIEVER, TOKENIZER
+from tritonrag_client.contract import (
+    ATTENTION_MASK,
+    EMBEDDER,
+    ENCODER,
+    GENERATOR,
+    INPUT_IDS,
+    RETRIEVE,
+    RETRIEVER,
+    TOKENIZER,
+)
 from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError, RagError
 
 PYTHON, ALL = frozenset({"python"}), frozenset({"python", "onnxruntime", "tensorrt"})
@@ -111,11 +121,18 @@ class TestProfileCpu:
             generator=GeneratorSettings(instances=2),
         )
         configs = rendered(settings, CPU)
-        assert [groups(configs[model]) for model in (EMBEDDER, RETRIEVER, GENERATOR)] == [
+        assert [groups(configs[model]) for model in (EMBEDDER, RETRIEVE, RETRIEVER, GENERATOR)] == [
+            [("KIND_CPU", 5, [])],
             [("KIND_CPU", 5, [])],
             [("KIND_CPU", 3, [])],
             [("KIND_CPU", 2, [])],
         ]
+        assert flaws(configs) == []
+
+    def test_a_retrieve_that_is_not_fused_is_the_ensemble_of_profile_gpu(self, rendered: Render) -> None:
+        configs = rendered(Settings(retrieve=RetrieveSettings(fused=False)), CPU)
+        assert [step.model_name for step in configs[RETRIEVE].ensemble_scheduling.step] == [EMBEDDER, RETRIEVER]
+        assert groups(configs[RETRIEVE]) == []
         assert flaws(configs) == []
 
     def test_refuses_a_retriever_that_is_to_be_on_a_gpu(self) -> None:

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from tritonrag_backends.gpu_numbers import gpus_named
 from tritonrag_backends.settings import RetrieverSettings, Settings
-from tritonrag_client.contract import EMBEDDER, ENCODER, GENERATOR, RETRIEVER
+from tritonrag_client.contract import EMBEDDER, ENCODER, GENERATOR, RETRIEVE, RETRIEVER
 from tritonrag_client.errors import BadRequestError
 
 GPU_PROFILE: Final = "gpu"
@@ -45,6 +45,8 @@ def instances_of(model: str, settings: Settings, machine: Machine) -> list[Insta
     """
     if model == EMBEDDER:  # in profile gpu an ensemble, which has none
         return [_cpu(settings.embedder.instances)] if machine.profile != GPU_PROFILE else []
+    if model == RETRIEVE:
+        return [_cpu(settings.embedder.instances)] if is_fused(settings, machine) else []
     if model == ENCODER:
         return _encoder(settings, machine)
     if model == RETRIEVER:
@@ -52,6 +54,11 @@ def instances_of(model: str, settings: Settings, machine: Machine) -> list[Insta
     if model == GENERATOR:
         return _generator(settings, machine)
     return []
+
+
+def is_fused(settings: Settings, machine: Machine) -> bool:
+    """Whether `retrieve` is one model that embeds and searches, and not an ensemble."""
+    return machine.profile != GPU_PROFILE and settings.retrieve.fused
 
 
 def searches_on_gpus(settings: Settings, machine: Machine) -> bool:

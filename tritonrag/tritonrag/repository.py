@@ -9,7 +9,15 @@ from tritonclient.grpc import model_config_pb2
 
 from tritonrag.encoder_choice import EncoderChoice, choose_encoder
 from tritonrag.encoder_config import CONFIGS, write_encoder
-from tritonrag.instances import GPU_PROFILE, Instances, Machine, encodes_on_gpus, instances_of, searches_on_gpus
+from tritonrag.instances import (
+    GPU_PROFILE,
+    Instances,
+    Machine,
+    encodes_on_gpus,
+    instances_of,
+    is_fused,
+    searches_on_gpus,
+)
 from tritonrag.triton_command import ServeOptions, find_model_repository
 from tritonrag.triton_home import TritonHome
 from tritonrag.triton_parts import TritonParts
@@ -45,7 +53,13 @@ def render(source: Path, target: Path, rendering: Rendering) -> None:
             _render_encoder(model, folder, rendering)
         else:
             _link_files(model, folder)
-            _write_config(config_of(model, rendering.machine.profile), folder, rendering)
+            _write_config(config_of(model, _profile_of(model.name, rendering)), folder, rendering)
+
+
+def _profile_of(model: str, rendering: Rendering) -> str:
+    """Whose configuration of the model is served: the profile's, but for a `retrieve` that is to be an ensemble."""
+    plain = model == RETRIEVE and not is_fused(rendering.settings, rendering.machine)
+    return GPU_PROFILE if plain else rendering.machine.profile
 
 
 def prepare(options: ServeOptions, triton: TritonParts, home: TritonHome) -> None:

@@ -13,7 +13,7 @@ from tritonrag.triton_parts import TritonParts
 from tritonrag_backends.environment import ENV_PREFIX
 from tritonrag_backends.run_dir import RUN_DIR
 from tritonrag_backends.settings import Settings
-from tritonrag_client.contract import RAG, RETRIEVE
+from tritonrag_client.contract import EMBEDDER, GENERATOR, RAG, RETRIEVE, RETRIEVER
 from tritonrag_client.errors import BadRequestError, NotFoundError
 
 PACKAGED_REPOSITORY = Path(__file__).parent / "model_repository"
@@ -28,14 +28,15 @@ THREAD_DEFAULTS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZ
 class ServeOptions:
     """How one Triton is started. Ports: 0 is a free one. `log_file` None: in the server's private folder, gone with it.
 
-    `model_repository` None is the one that belongs to this package. `models` are loaded with those that they are composed of.
+    `model_repository` None is the one that belongs to this package. `models` are loaded with those that they are composed of and
+    those that they call.
     `triton_dir` None is the Triton of the wheel, or of NVIDIA's image.
     """
 
     settings: Settings = field(default_factory=Settings)
     model_repository: Path | None = None
     triton_dir: Path | None = None
-    models: tuple[str, ...] = (RAG, RETRIEVE)
+    models: tuple[str, ...] = (RAG, RETRIEVE, RETRIEVER)
     host: str = "127.0.0.1"
     http_port: int = 0
     grpc_port: int = 0
@@ -75,6 +76,12 @@ def require_profile(repository: Path, profile: str) -> None:
         )
 
 
+def loaded_models(models: tuple[str, ...]) -> tuple[str, ...]:
+    """The models, and what is called from inside a Python model, of which Triton knows nothing."""
+    called = (RETRIEVE, EMBEDDER) if {RAG, GENERATOR} & set(models) else ()
+    return tuple(dict.fromkeys([*models, *called]))
+
+
 def triton_arguments(
     options: ServeOptions, triton: TritonParts, home: TritonHome, *, address: str, ports: Mapping[str, int]
 ) -> list[str]:
@@ -82,7 +89,10 @@ def triton_arguments(
     arguments = [str(triton.tritonserver), f"--model-repository={home.models}"]
     arguments += [f"--backend-directory={home.backends}", f"--cache-directory={home.caches}"]
     arguments += [f"--backend-config=python,shm-region-prefix-name={home.shm_prefix}"]
-    arguments += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in options.models)]
+    arguments += [
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in loaded_models(options.models)),
+    ]
     for service, port in ports.items():
         arguments += [f"--{service}-address={address}", f"--{service}-port={port}"]
     arguments += ["--exit-on-error=true", "--strict-readiness=true", f"--exit-timeout-secs={options.drain_timeout_s}"]

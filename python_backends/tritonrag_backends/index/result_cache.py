@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,6 +22,7 @@ _SAME_SQUARED_DISTANCE: Final = 2e-3
 _ENTRY_BYTES: Final = 600
 
 Key = tuple[Mode, str | None, str, int, str]
+Embed = Callable[[Sequence[Query]], Sequence[Query]]  # the same queries, with the embeddings that they need
 
 
 class Searched(Protocol):
@@ -60,7 +61,8 @@ class ResultCache:
     """The answers of one index version, least recently used ones going first; another version empties it. For one thread.
 
     A known answer is given only to the same question: mode, tenant, filter, number of passages and text, and where vectors are
-    searched the same embedding, to within what an encoder's rounding explains; without a text, to the bit.
+    searched the same embedding, to within what an encoder's rounding explains; without a text, to the bit. Where embeddings are
+    still to come, from one and the same encoder, the text stands for its embedding.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -73,10 +75,11 @@ class ResultCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def search(self, index: Searched, asked: Sequence[Asked]) -> Answered:
+    def search(self, index: Searched, asked: Sequence[Asked], embed: Embed = tuple) -> Answered:
         """The hits for each query, from memory or else from one search of `index` for all that are left.
 
-        Raises what `index.search` raises, and then keeps nothing of the batch.
+        `embed` gets these first, where they come without embeddings: what is known already is never embedded. Raises what
+        `embed` and `index.search` raise, and then keeps nothing of the batch.
         """
         if index.manifest is not self._manifest:
             self.clear()
@@ -85,7 +88,8 @@ class ResultCache:
         known = [self._known(key, one.query.embedding) for key, one in zip(keys, asked, strict=True)]
         leaders = _leaders(keys, asked, known)
         rows = [row for row, leader in enumerate(leaders) if row == leader]
-        found = dict(zip(rows, index.search([asked[row].query for row in rows]) if rows else [], strict=True))
+        queries = embed([asked[row].query for row in rows]) if rows else ()
+        found = dict(zip(rows, index.search(queries) if rows else (), strict=True))
         for row, new in found.items():
             self._keep(keys[row], asked[row].query.embedding, new)
         hits = [_require(known[row] if leader is None else found[leader]) for row, leader in enumerate(leaders)]
@@ -146,7 +150,7 @@ def _same(key: Key, one: npt.NDArray[np.float32] | None, other: npt.NDArray[np.f
     if mode == "lexical":
         return True
     if one is None or other is None:
-        return False
+        return one is other  # both are still to come
     if not text.strip():  # then the vector is all that is asked
         return np.array_equal(one, other)
     difference = one - other

@@ -197,8 +197,11 @@ class Index:
             return "lexical"
         return self.default_mode if query.text.strip() else "dense"
 
-    def check(self, query: Query) -> None:
-        """Raise BadRequestError where `search` could not honour the query; names the value and the way out."""
+    def check(self, query: Query, *, embedded: bool = True) -> None:
+        """Raise BadRequestError where `search` could not honour the query; names the value and the way out.
+
+        `embedded` false: its embedding is still to come.
+        """
         if query.num_passages < 1:
             raise BadRequestError(f"num_passages is {query.num_passages}; ask for at least 1")
         if query.filter is not None:
@@ -210,7 +213,7 @@ class Index:
             raise BadRequestError(
                 f"text_input is {query.text!r}, and mode {mode} looks for its words; send the question"
             )
-        if mode != "lexical":
+        if mode != "lexical" and embedded:
             check_embedding(query.embedding, self.dim)
 
     def search(self, queries: Sequence[Query]) -> list[Hits]:

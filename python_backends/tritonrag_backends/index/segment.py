@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tritonrag_backends.index.ann import Ann
 from tritonrag_backends.index.arrays import check_file, damaged, map_array, map_bytes
+from tritonrag_backends.index.checking import check_files
 from tritonrag_backends.index.fields import ALL_DOCUMENTS, document_key
 from tritonrag_backends.index.filters import Filter
 from tritonrag_backends.index.format import (
@@ -55,8 +56,7 @@ class SegmentFiles:
 
         `verify` false leaves the sha256 out and checks sizes and shapes alone. Raises InternalError that names the file.
         """
-        for name, expected in sorted(record.files.items()):
-            check_file(folder / name, expected, verify=verify)
+        check_files({folder / name: expected for name, expected in sorted(record.files.items())}, verify=verify)
         offsets = map_array(folder / OFFSETS_FILE, np.dtype("<i8"), (record.rows + 1,))
         passages = map_bytes(folder / PASSAGES_FILE)
         if offsets[0] != 0 or offsets[-1] != len(passages) or bool(np.any(np.diff(offsets) <= 0)):

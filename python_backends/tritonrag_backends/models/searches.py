@@ -1,9 +1,9 @@
-"""What a request to `retriever` asks for, read from its tensors and checked against the index version that will answer it."""
+"""What a request to `retriever` or `retrieve` asks for, from its tensors, checked against the index version that will answer it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from tritonrag_backends.index import Index, Query, parse_filter
 from tritonrag_backends.index.result_cache import Asked, canonical
-from tritonrag_backends.models.edge import array_of, texts_of
+from tritonrag_backends.models.edge import array_of, require_text, texts_of
 from tritonrag_backends.settings import Settings
 from tritonrag_client.contract import EMBEDDING, FILTER, MODE, NUM_PASSAGES, TENANT, TEXT_INPUT, Mode
 from tritonrag_client.errors import BadRequestError
@@ -28,25 +28,49 @@ class Search:
 
 
 def read_search(request: pb_utils.InferenceRequest, index: Index, settings: Settings) -> Search:
-    """Take a request apart; each row may have its own options. Raises BadRequestError that names the value and the way out."""
+    """Take a request to `retriever` apart; each row may have its own options.
+
+    Raises BadRequestError that names the value and the way out.
+    """
     embeddings = array_of(request, EMBEDDING)
     texts = _texts(request, TEXT_INPUT, settings)
     rows = len(embeddings) if embeddings is not None else len(texts or ())
     if not rows:
         raise BadRequestError(f"{EMBEDDING} and {TEXT_INPUT} are missing; send one of them, or both")
+    search = _search(request, texts or [""] * rows, settings, embeddings)
+    for one in search.asked:
+        index.check(one.query)  # here, so that a bad one fails alone
+    return search
+
+
+def read_questions(request: pb_utils.InferenceRequest, index: Index, settings: Settings) -> Search:
+    """Take a request to `retrieve` apart, whose questions are still to be embedded; raises as `read_search`."""
+    given: list[str] | list[None] = _texts(request, TEXT_INPUT, settings) or [None]
+    search = _search(request, [require_text(text, TEXT_INPUT) for text in given], settings)
+    asked = [replace(one, query=replace(one.query, mode=one.query.mode or index.default_mode)) for one in search.asked]
+    for one in asked:
+        index.check(one.query, embedded=False)
+    return replace(search, asked=asked)
+
+
+def _search(
+    request: pb_utils.InferenceRequest,
+    texts: list[str],
+    settings: Settings,
+    embeddings: np.ndarray[Any, Any] | None = None,
+) -> Search:
+    rows = len(texts)
     columns = {name: _texts(request, name, settings) or [""] * rows for name in (TENANT, FILTER, MODE)}
     counts = _num_passages(request, rows, settings)
     asked = [
         _asked(
             embedding=None if embeddings is None else embeddings[row],
-            text=texts[row] if texts else "",
+            text=text,
             num_passages=counts[row],
             options={name: column[row] for name, column in columns.items()},
         )
-        for row in range(rows)
+        for row, text in enumerate(texts)
     ]
-    for one in asked:
-        index.check(one.query)  # here, so that a bad one fails alone
     return Search(asked=asked, outputs=frozenset(request.requested_output_names()))
 
 

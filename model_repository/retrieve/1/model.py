@@ -1,0 +1,1 @@
+from tritonrag_backends.models.retrieve import TritonPythonModel
