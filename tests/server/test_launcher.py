@@ -13,7 +13,7 @@ import pytest
 from tests.server import toy
 from tests.waiting import wait_until
 from tritonrag.launcher import RunningServer, TritonServer
-from tritonrag.processes import session_members, shared_memory
+from tritonrag.processes import has_exited, session_members, shared_memory
 from tritonrag.triton_command import ServeOptions
 from tritonrag.triton_home import HOME_PREFIX, remove_abandoned_homes
 from tritonrag_client.errors import BadRequestError, InternalError, NotFoundError
@@ -80,7 +80,7 @@ def test_a_triton_that_dies_is_told_with_its_log(options: ServeOptions) -> None:
         running = server.start(options)
         descriptor = server.pidfd()
         os.kill(running.pid, signal.SIGKILL)
-        assert wait_until(lambda: not _alive(running.pid))
+        assert wait_until(lambda: has_exited(running.pid))  # later than its first thread, when it has many
         os.close(descriptor)
         message = server.failure().message
     log = Path(message.rpartition("log: ")[2].rstrip(")"))
@@ -186,7 +186,3 @@ def test_two_servers_live_side_by_side(options: ServeOptions) -> None:
         assert second.check_left_behind() == []
         assert toy.sleep_for(one.http_url, 0.0) == 0.0
     assert first.check_left_behind() == []
-
-
-def _alive(pid: int) -> bool:
-    return any(process.pid == pid for process in session_members(pid))

@@ -46,7 +46,8 @@ def test_every_operation_comes_through_and_nothing_goes_on(
     assert wait_until(lambda: wire.metric("tritonrag_generations_running") == 0)
     answered = wire.metric("nv_inference_request_success", model="rag") - before["rag"]
     assert answered >= requests["ask"] + requests["stream"]
-    assert wire.metric("nv_inference_request_success", model="retrieve") - before["retrieve"] == requests["search"]
+    retrieved = wire.metric("nv_inference_request_success", model="retrieve") - before["retrieve"]
+    assert retrieved == sum(requests.values()), "every operation searches once"
     assert not [child for child in psutil.Process().children(recursive=True) if "locust" in " ".join(child.cmdline())]
 
 

@@ -113,9 +113,10 @@ def make_index(folder: Path, *, fingerprint: str = "f" * 64) -> Path:
     return folder
 
 
-def begun(repository: Path, model: str = "wait") -> bool:
-    """Whether a request has reached the model."""
-    return (repository / model / "1" / "begun").exists()
+def begun(repository: Path, model: str = "wait") -> int:
+    """How many requests have reached the model."""
+    file = repository / model / "1" / "begun"
+    return file.stat().st_size if file.exists() else 0
 
 
 def sleep_for(http_url: str, seconds: float, model: str = "wait") -> float:
