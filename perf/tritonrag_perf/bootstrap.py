@@ -32,12 +32,34 @@ class Estimate:
 
 def estimates(values: Float64Array, *, seed: int, resamples: int = RESAMPLES) -> list[Estimate]:
     """An estimate for each column of FP64 [questions, columns]; at least one question. The same seed gives the same ones."""
-    tail = 100 * (1 - CONFIDENCE) / 2
-    lows, highs = np.percentile(_resampled_means(values, seed, resamples), (tail, 100 - tail), axis=0)
+    lows, highs = _interval(_resampled_means(values, seed, resamples))
     return [  # rounding must not put a mean that never varies outside its interval
         Estimate(mean=float(mean), low=float(min(low, mean)), high=float(max(high, mean)))
         for mean, low, high in zip(values.mean(axis=0), lows, highs, strict=True)
     ]
+
+
+def ratio_estimate(
+    values: Float64Array, baseline: Float64Array, *, seed: int, resamples: int = RESAMPLES
+) -> Estimate | None:
+    """The mean of `values` over that of `baseline`, FP64 [questions] each, none negative: one question's in one place, so paired.
+
+    None where the baseline's mean is 0: there is no ratio.
+    """
+    if baseline.mean() == 0:
+        return None
+    means = _resampled_means(np.column_stack([values, baseline]), seed, resamples)
+    means = means[means[:, 1] > 0]  # a draw of nothing but questions where the baseline is 0 has no ratio
+    ratio = float(values.mean() / baseline.mean())
+    low, high = _interval(means[:, 0] / means[:, 1])
+    return Estimate(mean=ratio, low=float(min(low, ratio)), high=float(max(high, ratio)))
+
+
+def _interval(resampled: Float64Array) -> Float64Array:
+    """FP64 [2, ...]: what leaves half of the rest below, and above."""
+    tail = 100 * (1 - CONFIDENCE) / 2
+    interval: Float64Array = np.percentile(resampled, (tail, 100 - tail), axis=0)
+    return interval
 
 
 def _resampled_means(values: Float64Array, seed: int, resamples: int) -> Float64Array:

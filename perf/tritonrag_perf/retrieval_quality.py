@@ -80,7 +80,7 @@ def measure(
     """
     lookup = DocumentLookup(documents)
     matches = match(questions, lookup)
-    asking = _Asking(matches=matches, search=search, plan=plan, progress=progress or _no_progress)
+    asking = Asking(matches=matches, search=search, plan=plan, progress=progress or no_progress)
     rankings = {mode: asking.rankings(mode) for mode in plan.modes}
     grades = [matched.grades for matched in matches.questions]
     values = {mode: evaluate(grades, rankings[mode], cutoffs=plan.cutoffs) for mode in plan.modes}
@@ -103,8 +103,8 @@ def measure(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asking:
-    """How questions are asked."""
+class Asking:
+    """Which questions are asked, of what and how."""
 
     matches: Matches
     search: Search
@@ -168,5 +168,5 @@ def _found(matched: MatchedQuestion, ranking: tuple[str, ...], documents: Docume
     return Found(rank=next(ranks, None), documents=tuple(map(documents.short, ranking[:TOP])))
 
 
-def _no_progress(_mode: Mode, _done: int) -> None:
-    pass
+def no_progress(_mode: Mode, _done: int) -> None:
+    """Tell nobody."""
