@@ -2,6 +2,10 @@
 
 import time
 from collections.abc import Callable
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+_STILL: Final = 10  # readings, 20 ms and more apart: longer than what is counted takes to be told (models/tally.py)
 
 
 def wait_until(condition: Callable[[], bool], deadline_s: float = 30.0) -> bool:
@@ -12,3 +16,15 @@ def wait_until(condition: Callable[[], bool], deadline_s: float = 30.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def settled(read: Callable[[], T]) -> T:
+    """What counters say once they are still: they are told of a request when it is done, and of its work a little later."""
+    seen = [read()]
+
+    def still() -> bool:
+        seen.append(read())
+        return len(seen) > _STILL and all(one == seen[-1] for one in seen[-_STILL:])
+
+    assert wait_until(still)
+    return seen[-1]

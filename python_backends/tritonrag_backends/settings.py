@@ -34,9 +34,9 @@ class EmbedderSettings(BaseModel):
     precision: Literal["int8", "fp32"] = "int8"
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads in each embedder instance")
     instances: int = Field(
-        default=2,
-        ge=1,
-        description="processes of `embedder`, and of `retrieve` where it embeds; one a core; profile cpu",
+        default=0,
+        ge=0,
+        description="processes of `embedder`, and of `retrieve` where it embeds; profile cpu; 0: one a core, at most 16",
     )
 
 

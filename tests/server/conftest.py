@@ -46,7 +46,7 @@ def index_dir(tmp_path_factory: pytest.TempPathFactory, embedder_dir: Path, docu
 
 @pytest.fixture(scope="session")
 def settings(embedder_dir: Path, index_dir: Path) -> Settings:
-    return Settings(index=index_dir, embedder=EmbedderSettings(model=embedder_dir))
+    return Settings(index=index_dir, embedder=EmbedderSettings(model=embedder_dir, instances=2))
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def damaged(index: Path) -> Path:
 def test_an_index_that_is_not_whole_is_refused(
     index_dir: Path, embedder_dir: Path, spoil: Callable[[Path], Path], error: type[RagError], named: str
 ) -> None:
-    settings = Settings(index=spoil(index_dir), embedder=EmbedderSettings(model=embedder_dir))
+    settings = Settings(index=spoil(index_dir), embedder=EmbedderSettings(model=embedder_dir, instances=2))
     refused(settings, error, named)
 
 

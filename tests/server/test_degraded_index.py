@@ -31,7 +31,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def degraded_server(settings: Settings, repository: Path) -> Iterator[RunningServer]:
-    plain = settings.model_copy(update={"retrieve": RetrieveSettings(fused=False)})  # as where there are GPUs to give up
+    plain = settings.model_copy(
+        update={"retrieve": RetrieveSettings(fused=False)}
+    )  # as where there are GPUs to give up
     triton = TritonServer()
     with triton:
         yield triton.start(ServeOptions(settings=plain, model_repository=repository))

@@ -51,7 +51,7 @@ def changing(tmp_path_factory: pytest.TempPathFactory, embedder: EmbeddingRecord
 def swap_server(changing: ChangingIndex, embedder_dir: Path) -> Iterator[RunningServer]:
     settings = Settings(
         index=changing.directory,
-        embedder=EmbedderSettings(model=embedder_dir),
+        embedder=EmbedderSettings(model=embedder_dir, instances=2),
         retriever=RetrieverSettings(poll_s=POLL_S),
     )
     triton = TritonServer()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.server.wire import Wire, request, strings
+from tests.waiting import settled
 from tritonrag.launcher import RunningServer
 from tritonrag_client import AsyncRagClient, RagClient
 from tritonrag_client.contract import decode_sources
@@ -166,6 +167,8 @@ def test_health_names_every_model(server: RunningServer) -> None:
 
 def test_the_stages_own_metrics_are_scraped_beside_tritons(wire: Wire) -> None:
     wire.unary(request("embedder", {"text_input": "one two three"}))
-    real, computed = (wire.metric("tritonrag_embedder_tokens", kind=kind) for kind in ("real", "computed"))
+    real, computed = settled(
+        lambda: [wire.metric("tritonrag_embedder_tokens", kind=kind) for kind in ("real", "computed")]
+    )
     assert 0 < real <= computed
     assert wire.metric("nv_inference_request_success", model="embedder") > 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.server.wire import Failure, Wire, request, strings
+from tests.waiting import settled
 from tritonrag.launcher import TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import Settings
@@ -222,12 +223,12 @@ def test_the_encoder_refuses_what_is_no_padded_text(
 
 
 def test_tokens_are_counted(gpu_wire: Wire) -> None:
-    before = [gpu_wire.metric("tritonrag_embedder_tokens", kind=kind) for kind in ("real", "computed")]
+    def tokens() -> list[float]:
+        return [gpu_wire.metric("tritonrag_embedder_tokens", kind=kind) for kind in ("real", "computed")]
+
+    before = settled(tokens)
     vectors(gpu_wire, ["one two three"])
-    real, computed = (
-        gpu_wire.metric("tritonrag_embedder_tokens", kind=kind) - start
-        for kind, start in zip(("real", "computed"), before, strict=True)
-    )
+    real, computed = (now - then for now, then in zip(settled(tokens), before, strict=True))
     assert real == computed == 5, "three words and two special tokens; the stand-in takes the padding away"
     for model in (TOKENIZER, ENCODER, "retriever"):
         assert gpu_wire.metric("nv_inference_request_success", model=model) > 0

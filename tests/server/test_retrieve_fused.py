@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.server.wire import Failure, Wire, request
+from tests.server.wire import Failure, Wire, request, strings
+from tests.waiting import settled
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import RetrieveSettings, Settings
@@ -20,6 +21,9 @@ QUESTIONS = (
     "sort a list by a key",
     "How do I parse a JSON document?",
 )
+# An int8 encoder rounds a text's vector a little differently in other company (docs/benchmarks/embedder.md), and an ensemble embeds
+# what stands in a request twice twice.
+ROUNDING = 2e-3
 INPUTS: dict[str, dict[str, Any]] = {
     "as the index was built": {},
     "more passages": {"num_passages": 17},
@@ -71,15 +75,38 @@ def test_they_find_the_same(wire: Wire, plain_wire: Wire, case: str) -> None:
     rows = {name: np.array([[_raw(value)]] * len(QUESTIONS), _dtype(value)) for name, value in INPUTS[case].items()}
     rows["text_input"] = np.array([[text.encode()] for text in QUESTIONS], np.object_)
     found, expected = (one.unary(request("retrieve", rows)) for one in (wire, plain_wire))
+    assert isinstance(found, dict)
     assert isinstance(expected, dict)
-    assert found == expected
+    if case == "lexical":
+        assert found == expected
+    assert found.keys() == expected.keys()
+    assert found["index_version"] == expected["index_version"]
+    mine, theirs = (_ranked(one) for one in (found, expected))
+    assert mine[1].shape == theirs[1].shape
+    assert np.allclose(mine[1], theirs[1], atol=ROUNDING)
+    for row, (ids, others) in enumerate(zip(mine[0], theirs[0], strict=True)):
+        least = theirs[1][row][-1]
+        only = {score for one, score in zip(ids, mine[1][row], strict=True) if one not in others}
+        assert all(score <= least + ROUNDING for score in only), (
+            "what only one of them found is as good as the other's last"
+        )
+
+
+def _ranked(outputs: dict[str, bytes]) -> tuple[list[list[int]], np.ndarray[Any, Any]]:
+    """Ids and scores, a row for each question; each id goes with its own passage."""
+    ids = np.frombuffer(outputs["passage_ids"], np.int64).reshape(len(QUESTIONS), -1)
+    scores = np.frombuffer(outputs["scores"], np.float32).reshape(ids.shape)
+    assert len(strings(outputs["passages"])) == ids.size
+    return ids.tolist(), scores
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_they_refuse_the_same_in_the_same_words(wire: Wire, plain_wire: Wire, case: str) -> None:
     found, expected = (one.unary(request("retrieve", BAD[case])) for one in (wire, plain_wire))
     assert isinstance(expected, Failure)
-    assert found == replace(expected, message=expected.message.removeprefix("in ensemble 'retrieve', "))  # Triton's words
+    assert found == replace(
+        expected, message=expected.message.removeprefix("in ensemble 'retrieve', ")
+    )  # Triton's words
 
 
 def test_a_bad_question_spoils_its_own_request_alone(wire: Wire) -> None:
@@ -101,11 +128,11 @@ def test_a_lexical_question_is_not_embedded(wire: Wire) -> None:
     def tokens() -> float:
         return wire.metric("tritonrag_embedder_tokens_total", kind="real")
 
-    before = tokens()
+    before = settled(tokens)
     wire.unary(request("retrieve", {"text_input": "a question that nobody asked before", "mode": "lexical"}))
-    assert tokens() == before
+    assert settled(tokens) == before
     wire.unary(request("retrieve", {"text_input": "a question that nobody asked before", "mode": "dense"}))
-    assert tokens() > before
+    assert settled(tokens) > before
 
 
 def _raw(value: Any) -> Any:

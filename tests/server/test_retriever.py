@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.server.wire import Failure, Wire, request, strings
+from tests.waiting import settled
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.embedding.encoder import Encoder
@@ -48,7 +49,7 @@ def made_server(made_index: Path, embedder_dir: Path) -> Iterator[RunningServer]
     """Two instances of the retriever, each told to use all the threads it likes."""
     settings = Settings(
         index=made_index,
-        embedder=EmbedderSettings(model=embedder_dir),
+        embedder=EmbedderSettings(model=embedder_dir, instances=2),
         retriever=RetrieverSettings(threads=64, instances=INSTANCES),
     )
     triton = TritonServer()
@@ -222,10 +223,10 @@ def test_all_instances_tell_their_version_and_the_questions_are_counted(
     made: Wire, oracle: Index, requests: list[list[Row]]
 ) -> None:
     row = replace(requests[0][0], mode="lexical", text="never asked before", num_passages=7)
-    before = counts(made)
+    before = settled(lambda: counts(made))
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: made.unary(request("retriever", inputs([row]))), range(100)))
-    hits, misses = (after - was for after, was in zip(counts(made), before, strict=True))
+    hits, misses = (after - was for after, was in zip(settled(lambda: counts(made)), before, strict=True))
     assert hits + misses == 100
     assert 1 <= misses <= INSTANCES
     for instance in range(INSTANCES):

@@ -109,7 +109,7 @@ def with_encoder(settings: Settings, **fields: Any) -> Settings:
 
 class TestProfileCpu:
     def test_as_it_stands_is_served_byte_for_byte(self, rendered: Render, tmp_path: Path) -> None:
-        rendered(Settings(), CPU)
+        rendered(Settings(embedder=EmbedderSettings(instances=2)), CPU)
         for model in CHECKOUT_REPOSITORY.iterdir():
             served = (tmp_path / "models" / model.name / "config.pbtxt").read_bytes()
             assert served == (model / "config.pbtxt").read_bytes()
@@ -128,6 +128,14 @@ class TestProfileCpu:
             [("KIND_CPU", 2, [])],
         ]
         assert flaws(configs) == []
+
+    @pytest.mark.parametrize(("cores", "threads", "count"), [(1, 1, 1), (6, 1, 6), (64, 1, 16), (8, 2, 4), (2, 4, 1)])
+    def test_embeds_in_one_process_a_core_where_nobody_says(
+        self, rendered: Render, cores: int, threads: int, count: int
+    ) -> None:
+        settings = Settings(embedder=EmbedderSettings(threads=threads))
+        configs = rendered(settings, dataclasses.replace(CPU, cores=cores))
+        assert [groups(configs[model]) for model in (EMBEDDER, RETRIEVE)] == [[("KIND_CPU", count, [])]] * 2
 
     def test_a_retrieve_that_is_not_fused_is_the_ensemble_of_profile_gpu(self, rendered: Render) -> None:
         configs = rendered(Settings(retrieve=RetrieveSettings(fused=False)), CPU)

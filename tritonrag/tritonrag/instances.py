@@ -1,14 +1,16 @@
 """How many instances of each model run, and on which GPUs: from the settings and the GPUs that there are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from tritonrag_backends.gpu_numbers import gpus_named
+from tritonrag_backends.models.threads import allowed_cores
 from tritonrag_backends.settings import RetrieverSettings, Settings
 from tritonrag_client.contract import EMBEDDER, ENCODER, GENERATOR, RETRIEVE, RETRIEVER
 from tritonrag_client.errors import BadRequestError
 
 GPU_PROFILE: Final = "gpu"
+_MOST_EMBEDDING: Final = 16  # where nobody says; each holds the model, some 200 MB
 Kind = Literal["KIND_CPU", "KIND_GPU", "KIND_MODEL"]
 
 
@@ -26,10 +28,11 @@ class Instances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What instances are dealt out over: the profile, and how many GPUs Triton will see (0 in profile cpu)."""
+    """What instances are dealt out over: the profile, how many GPUs Triton will see (0 in profile cpu), and the cores."""
 
     profile: str
     gpus: int
+    cores: int = field(default_factory=allowed_cores)
 
     @classmethod
     def of(cls, profile: str, gpus: int) -> "Machine":
@@ -44,9 +47,9 @@ def instances_of(model: str, settings: Settings, machine: Machine) -> list[Insta
     Raises BadRequestError where the settings name GPUs that are not there or contradict each other.
     """
     if model == EMBEDDER:  # in profile gpu an ensemble, which has none
-        return [_cpu(settings.embedder.instances)] if machine.profile != GPU_PROFILE else []
+        return [_cpu(_embedding(settings, machine))] if machine.profile != GPU_PROFILE else []
     if model == RETRIEVE:
-        return [_cpu(settings.embedder.instances)] if is_fused(settings, machine) else []
+        return [_cpu(_embedding(settings, machine))] if is_fused(settings, machine) else []
     if model == ENCODER:
         return _encoder(settings, machine)
     if model == RETRIEVER:
@@ -66,10 +69,16 @@ def searches_on_gpus(settings: Settings, machine: Machine) -> bool:
     return machine.gpus > 0 and settings.retriever.device != "cpu"
 
 
+def _embedding(settings: Settings, machine: Machine) -> int:
+    """How many processes embed on the CPU."""
+    embedder = settings.embedder
+    return embedder.instances or max(1, min(_MOST_EMBEDDING, machine.cores // embedder.threads))
+
+
 def _encoder(settings: Settings, machine: Machine) -> list[Instances]:
     """On the CPU, where it stands in for a GPU, as many as `embedder` has in profile cpu."""
     if not encodes_on_gpus(settings, machine):
-        return [_cpu(settings.embedder.instances)]
+        return [_cpu(_embedding(settings, machine))]
     return _on_each(range(machine.gpus), settings.encoder.instances)
 
 
