@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 T = TypeVar("T")
-_STILL: Final = 10  # readings, 20 ms and more apart: longer than what is counted takes to be told (models/tally.py)
+_STILL: Final = 5  # readings, 20 ms and more apart
 
 
 def wait_until(condition: Callable[[], bool], deadline_s: float = 30.0) -> bool:
@@ -19,7 +19,7 @@ def wait_until(condition: Callable[[], bool], deadline_s: float = 30.0) -> bool:
 
 
 def settled(read: Callable[[], T]) -> T:
-    """What counters say once they are still: they are told of a request when it is done, and of its work a little later."""
+    """What counters say once they are still: Triton counts a request when it is done with it, which may be after its answer."""
     seen = [read()]
 
     def still() -> bool:

@@ -28,10 +28,6 @@ class TritonPythonModel:
         """Embed what the dynamic batcher gathered."""
         return serve_batch(requests, EMBEDDER, self._read, self._embed)
 
-    def finalize(self) -> None:
-        """Tell what was counted."""
-        self._metrics.close()
-
     def _read(self, request: pb_utils.InferenceRequest) -> TypedTexts:
         return read_typed_texts(request, self._limit_bytes)
 

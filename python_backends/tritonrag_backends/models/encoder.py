@@ -42,10 +42,6 @@ class TritonPythonModel:
         """Encode what the dynamic batcher gathered; requests of different lengths among it."""
         return serve_batch(requests, ENCODER, _read, self._work)
 
-    def finalize(self) -> None:
-        """Tell what was counted."""
-        self._metrics.close()
-
     def _work(self, batches: list[Padded]) -> list[list[pb_utils.Tensor]]:
         encoded = self._encode(batches)
         self._metrics.embedded(encoded.real_tokens, encoded.computed_tokens)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, get_args
 
 import triton_python_backend_utils as pb_utils
 
-from tritonrag_backends.models.tally import Tally
 from tritonrag_client.contract import Mode
 
 if TYPE_CHECKING:  # a process that embeds or generates has no need of FAISS
@@ -21,7 +20,6 @@ class EmbedderMetrics:
     """Tokens that were embedded: the real ones, and those computed with the padding among them."""
 
     def __init__(self) -> None:
-        self._tally = Tally()
         self._family = pb_utils.MetricFamily(
             name="tritonrag_embedder_tokens_total",
             description="Tokens embedded: kind real, and kind computed, which counts the padding too",
@@ -31,18 +29,14 @@ class EmbedderMetrics:
 
     def embedded(self, real_tokens: int, computed_tokens: int) -> None:
         """Count one run."""
-        self._tally.add(self._real, real_tokens)
-        self._tally.add(self._computed, computed_tokens)
-
-    def close(self) -> None:
-        """Tell what is left."""
-        self._tally.close()
+        self._real.increment(real_tokens)
+        self._computed.increment(computed_tokens)
 
 
 class RetrieverMetrics:
     """Which version each instance serves, what it gave up, how reloading went, how questions were searched and how many were known.
 
-    A call of Triton's is a message to another process (measured: 15 to 40 us): questions are counted by the batch and told later.
+    A call of Triton's is a message to another process (measured: 15 to 40 us), so questions are counted by the batch.
     """
 
     def __init__(self, instance: str) -> None:
@@ -50,7 +44,6 @@ class RetrieverMetrics:
 
         Its label is `model_instance`, because Prometheus gives every sample an `instance` of its own.
         """
-        self._tally = Tally()
         # Families are kept for the sake of their metrics: one that outlives its family hangs Triton's calls for tenths of a second.
         self._version_family = pb_utils.MetricFamily(
             name="tritonrag_index_version", description="Index version that is served", kind=pb_utils.MetricFamily.GAUGE
@@ -107,8 +100,4 @@ class RetrieverMetrics:
     def answered(self, modes: Sequence[Mode], answered: Answered) -> None:
         """Count a batch, of whose questions each has its mode."""
         for key, count in Counter(zip(modes, answered.known, strict=True)).items():
-            self._tally.add(self._searches[key], count)
-
-    def close(self) -> None:
-        """Tell what is left."""
-        self._tally.close()
+            self._searches[key].increment(count)

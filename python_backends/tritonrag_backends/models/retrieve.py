@@ -50,7 +50,6 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Stop following the index."""
         self._searcher.close()
-        self._metrics.close()
 
     def _embed(self, queries: Sequence[Query]) -> list[Query]:
         """Embed those that are searched by vectors; the words of a lexical one are all that is asked."""

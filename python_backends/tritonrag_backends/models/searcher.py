@@ -63,7 +63,6 @@ class Searcher:
     def close(self) -> None:
         """Stop following the index."""
         self._live.close()
-        self._metrics.close()
 
     def _reloaded(self, event: ReloadEvent) -> None:
         """Told by the thread that follows the index."""
