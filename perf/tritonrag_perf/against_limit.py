@@ -10,9 +10,12 @@ is told. Writes DIR/NAME.md and DIR/NAME.json.
 
 import argparse
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -134,7 +137,13 @@ def main() -> None:
         loads.append(Load(model=RETRIEVE, concurrency=4, batch=options.batched))
     questions = questions_of_index(options.index, count=options.count, seed=0)
     samples = measure(settings, questions, loads, rounds=options.rounds, seconds=options.seconds)
-    record = Against(machine=Machine.this(), questions=str(questions), samples=tuple(samples))
+    record = Against(
+        machine=Machine.this(),
+        questions=str(questions),
+        samples=tuple(samples),
+        command=f"python -m tritonrag_perf.against_limit {shlex.join(sys.argv[1:])}",
+        measured=f"{datetime.now(UTC):%Y-%m-%d}",
+    )
     for path in write_against(record, options.output, options.name):
         print(path)  # noqa: T201 - a command's result
 

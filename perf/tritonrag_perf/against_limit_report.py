@@ -38,11 +38,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Against:
-    """All samples of one run."""
+    """All samples of one run. `measured` is its day."""
 
     machine: Machine
     questions: str
     samples: tuple[Sample, ...]
+    command: str = "python -m tritonrag_perf.against_limit"
+    measured: str = ""
 
     def loads(self) -> list[Load]:
         """The loads, fewest clients first."""
@@ -64,6 +66,14 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Sample], float], str], ...]] = (
     ("client cores", lambda s: s.client_cores, ".2f"),
 )
 
+_NOTES: Final = (
+    "- The limit is the same encoder and index in as many single-threaded processes as cores, with no server: batches of 32 or 64,",
+    "  whichever does more; for a single client question by question in one process. It is measured before and after each load of the",
+    "  server; the ratio is taken round by round. Medians of the rounds, with the least and the greatest.",
+    "- The client shares the server's cores: what it takes of them stands in the last column, and the limit has no client.",
+    "- Nothing is remembered: every question is embedded and searched.",
+)
+
 
 def write_against(record: Against, output: Path, name: str) -> list[Path]:
     """Write NAME.json and NAME.md; returns them."""
@@ -77,7 +87,11 @@ def write_against(record: Against, output: Path, name: str) -> list[Path]:
 def render(record: Against) -> str:
     """The table, in Markdown: the median of the rounds, with the least and the greatest."""
     lines = [
-        f"{record.machine}. {record.questions}.",
+        "# Serving against the in-process limit",
+        "",
+        f"Measured on {record.measured}: {record.machine}. {record.questions}.",
+        "",
+        f"    {record.command}",
         "",
         "| load | " + " | ".join(title for title, _, _ in _COLUMNS) + " |",
         "|---" * (len(_COLUMNS) + 1) + "|",
@@ -88,7 +102,7 @@ def render(record: Against) -> str:
         f"\nA single client's question takes {_cell(record.spread(load, lambda s: s.added_ms), '.2f')} ms longer than in-process."
         for load in alone
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_NOTES]) + "\n"
 
 
 def _row(record: Against, load: Load) -> str:

@@ -6,8 +6,7 @@ block-diagonal mask keeps them apart), so what is lost is the unevenness of the 
 What a batch costs (measured, int8, one thread, Zen 4, 1,024 tokens a call): 82 us per token in rows of 32, 88 at 64, 100 at 128,
 120 at 256: attention grows with the row. Hence the cost model `rows * row_tokens * (1 + row_tokens / 700)`: a batch gets the
 number of rows for which it is least. (500 fits those figures best; 700 takes no longer and computes fewer tokens: 1.00 to 1.05
-of the real ones.) Calls of 4,096 tokens cost 1.2 times as much per token as calls of 512, whose intermediate results stay
-in the cache, and each call costs 1 ms by itself: hence `BATCH_TOKENS`.
+of the real ones.) Small calls keep their intermediate results in a core's own cache: hence `BATCH_TOKENS`.
 """
 
 import heapq
@@ -15,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# From 256 to 1024 it is flat, beyond it rises (docs/benchmarks/embedder.md).
-BATCH_TOKENS: Final = 512
+# On Zen 4 calls of 128 to 512 tokens cost the same per text. On a Xeon with AMX and 2 MB of cache a core, calls of 512 cost 1.25 times
+# those of 128 (docs/benchmarks/embedder.md).
+BATCH_TOKENS: Final = 128
 _ATTENTION_TOKENS: Final = 700  # a row this long costs twice as much per token as a very short one
 _WIDTHS: Final = tuple(1 + step / 8 for step in range(24))  # row lengths tried, in lengths of the longest text
 
