@@ -71,7 +71,8 @@ def test_the_encoder_is_called_as_often_as_the_tokens_need(encoder: Encoder, tex
     questions = ["what is " + "so " * drawn.randint(1, 36) for _ in range(texts)]
     embedded = counted.encode(questions)
     assert embedded.real_tokens == sum(map(len, encoder.tokenize(questions).ids))
-    assert len(session.places) == -(-embedded.real_tokens // BATCH_TOKENS)
+    least = -(-embedded.real_tokens // BATCH_TOKENS)
+    assert least <= len(session.places) <= 1.2 * least, "a call holds whole texts, so few are full"
     assert sum(session.places) == embedded.computed_tokens <= 1.12 * embedded.real_tokens
 
 
