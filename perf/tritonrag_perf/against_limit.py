@@ -10,7 +10,6 @@ is told. Writes DIR/NAME.md and DIR/NAME.json.
 
 import argparse
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import Settings, load_settings
 from tritonrag_client.contract import RETRIEVE
 from tritonrag_perf.against_limit_report import Against, Sample, write_against
+from tritonrag_perf.command_line import told
 from tritonrag_perf.corpus import QuestionSet, questions_of_index
 from tritonrag_perf.limit import LimitRate, LimitWorkers
 from tritonrag_perf.load import Load, Windows
@@ -141,7 +141,7 @@ def main() -> None:
         machine=Machine.this(),
         questions=str(questions),
         samples=tuple(samples),
-        command=f"python -m tritonrag_perf.against_limit {shlex.join(sys.argv[1:])}",
+        command=told("tritonrag_perf.against_limit", sys.argv[1:]),
         measured=f"{datetime.now(UTC):%Y-%m-%d}",
     )
     for path in write_against(record, options.output, options.name):

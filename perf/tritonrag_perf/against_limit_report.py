@@ -68,8 +68,8 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Sample], float], str], ...]] = (
 
 _NOTES: Final = (
     "- The limit is the same encoder and index in as many single-threaded processes as cores, with no server: batches of 32 or 64,",
-    "  whichever does more; for a single client question by question in one process. It is measured before and after each load of the",
-    "  server; the ratio is taken round by round. Medians of the rounds, with the least and the greatest.",
+    "  whichever does more; for a single client question by question in one process. It is measured before and after each load of",
+    "  the server; the ratio is taken round by round. Medians of the rounds, with the least and the greatest.",
     "- The client shares the server's cores: what it takes of them stands in the last column, and the limit has no client.",
     "- Nothing is remembered: every question is embedded and searched.",
 )

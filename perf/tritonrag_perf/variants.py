@@ -7,7 +7,6 @@ that are not asked take no CPU. The retriever keeps no answers unless a variant 
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import load_settings
 from tritonrag_client.contract import RETRIEVE
 from tritonrag_client.errors import BadRequestError
+from tritonrag_perf.command_line import told
 from tritonrag_perf.corpus import QuestionSet, questions_of_index
 from tritonrag_perf.load import Load, Windows
 from tritonrag_perf.machine import Machine
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     record = VariantsRecord(
         machine=Machine.this(),
-        command=f"python -m tritonrag_perf.variants {shlex.join(argv)}",
+        command=told("tritonrag_perf.variants", argv),
         questions=str(plan.questions),
         variants={variant.name: dict(variant.variables) for variant in plan.variants},
         served=tuple(measure(plan)),
