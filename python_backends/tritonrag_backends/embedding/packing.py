@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# On Zen 4 calls of 128 to 512 tokens cost the same per text. On a Xeon with AMX and 2 MB of cache a core, a question costs 1.3 times
-# as much in calls of 512 as in calls of 128 (docs/benchmarks/embedder.md).
+# On Zen 4 calls of 128 to 512 tokens cost the same per text. On a Xeon with AMX and 2 MB of cache a core a question costs
+# 1.3 times as much in calls of 512 as in calls of 128 (docs/benchmarks/embedder.md).
 BATCH_TOKENS: Final = 128
 _ATTENTION_TOKENS: Final = 700  # a row this long costs twice as much per token as a very short one
 _WIDTHS: Final = tuple(1 + step / 8 for step in range(24))  # row lengths tried, in lengths of the longest text
