@@ -1,19 +1,17 @@
 """The raw encoder: several processes of one thread do nothing but tokenise and embed, in packed batches."""
 
-import multiprocessing
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
-from tritonrag_client.errors import BadRequestError, InternalError
+from tritonrag_client.errors import BadRequestError
+from tritonrag_perf.worker_processes import ONE_THREAD, WorkerProcesses
 
-_ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-_END_S: Final = 10.0
+_EMBED_S: Final = 3600.0  # for as many texts as anybody measures with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,46 +27,20 @@ class RawRun:
         return self.texts / self.texts_per_s
 
 
-class RawEncoders:
-    """The processes; a context manager that ends them. Between two measurements they wait, and take no CPU time.
-
-    Raises InternalError where one does not start; what it said is on stderr.
-    """
+class RawEncoders(WorkerProcesses):
+    """The processes that embed."""
 
     def __init__(self, embedder: Path, *, processes: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connections: list[Connection] = []
-        self._processes = []
-        for _ in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, embedder), daemon=True)
-            process.start()
-            theirs.close()
-            self._connections.append(ours)
-            self._processes.append(process)
-        for connection in self._connections:
-            _receive(connection)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for connection in self._connections:
-            connection.close()
-        for process in self._processes:
-            process.join(_END_S)
-            process.kill()
+        super().__init__("raw encoder", _serve, [(embedder,)] * processes)
 
     def measure(self, texts: Sequence[str]) -> RawRun:
         """Embed all of them, as passages. Raises BadRequestError where there are fewer than processes."""
-        if len(texts) < len(self._connections):
-            raise BadRequestError(f"{len(texts)} texts for {len(self._connections)} processes; give one for each")
-        shares = deal(texts, len(self._connections))
-        for connection, share in zip(self._connections, shares, strict=True):
+        if len(texts) < len(self.connections):
+            raise BadRequestError(f"{len(texts)} texts for {len(self.connections)} processes; give one for each")
+        shares = deal(texts, len(self.connections))
+        for connection, share in zip(self.connections, shares, strict=True):
             connection.send(share)
-        seconds = [float(_receive(connection)) for connection in self._connections]
+        seconds = [float(self.receive(connection, _EMBED_S)) for connection in self.connections]
         rate = sum(len(share) / one for share, one in zip(shares, seconds, strict=True))
         return RawRun(texts=len(texts), texts_per_s=rate)
 
@@ -84,7 +56,7 @@ def deal(texts: Sequence[str], processes: int) -> list[list[str]]:
 
 def _serve(connection: Connection, embedder: Path) -> None:
     """Open the encoder, say so, then embed what comes and answer with the seconds, until the connection ends."""
-    os.environ.update(_ONE_THREAD)
+    os.environ.update(ONE_THREAD)
     from tritonrag_backends.embedding.encoder import Encoder  # noqa: PLC0415 - after the threads are settled
 
     encoder = Encoder.open(embedder, threads=1)
@@ -98,11 +70,3 @@ def _serve(connection: Connection, embedder: Path) -> None:
         began_s = time.perf_counter()
         encoder.encode(texts, input_type="passage")
         connection.send(time.perf_counter() - began_s)
-
-
-def _receive(connection: Connection) -> Any:  # noqa: ANN401 - seconds, or what comes in their place
-    """The next message; raises InternalError where the process has ended."""
-    try:
-        return connection.recv()
-    except (EOFError, OSError) as error:
-        raise InternalError("a process of the raw encoder ended; what it said is above") from error

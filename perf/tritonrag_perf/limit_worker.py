@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final, Literal, get_args
 
+from tritonrag_perf.worker_processes import ONE_THREAD
+
 Work = Literal["embed", "search", "retrieve"]
 WORKS: Final[tuple[Work, ...]] = get_args(Work)
-# One thread a process, as many processes as cores: 1.47 times one process with two threads.
-_ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def serve_jobs(jobs: Connection, variables: Mapping[str, str], questions: Sequen
 
     `first` is the question to begin with, so that no two processes do the same ones at the same time.
     """
-    os.environ.update(_ONE_THREAD)
+    os.environ.update(ONE_THREAD)
     rounds = {work: _Round(variables, questions, first, work) for work in WORKS}
     jobs.send(True)
     while True:

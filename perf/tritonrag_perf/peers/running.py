@@ -53,7 +53,9 @@ def run(contenders: Sequence[Contender], oracle: Oracle, plan: Plan, progress: P
             try:
                 _turn(contender, oracle, plan, round_, results)
             except RagError as error:
-                results.failures.append(Failure(name=contender.name, round=round_, reason=str(error)))
+                progress(f"{contender.name}: {error}")
+                what = str(error).splitlines()[0]  # and not its log, which tells of the machine
+                results.failures.append(Failure(name=contender.name, round=round_, reason=what))
     return results
 
 
