@@ -45,7 +45,7 @@ $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/demo.stamp
 	@$(TORCH)
 	@touch $@
 
-$(STATE)/embedder/embedder.json: $(VENV)/demo.stamp
+$(STATE)/embedder/embedder.json: $(VENV)/demo.stamp $(wildcard export/tritonrag_export/embedder/*.py)
 	@$(BIN)/tritonrag export embedder --output $(STATE)/embedder
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Packing: every text once, no row torn, almost no padding."""
+"""Packing: every text once, no row torn, little padding."""
 
 import random
 
@@ -58,7 +58,7 @@ def test_a_text_alone_is_a_row_without_padding() -> None:
     assert pack([17]) == [Batch(rows=1, row_tokens=17, texts=(0,), starts=(0,))]
 
 
-def test_the_usual_mixes_of_questions_compute_at_most_one_twentieth_more_than_they_hold() -> None:
+def test_the_usual_mixes_of_questions_take_at_most_one_tenth_more_places_than_they_fill() -> None:
     generator = random.Random(0)
     real = computed = 0
     for texts in (2, 4, 8, 16, 32, 64, 256):
@@ -66,13 +66,13 @@ def test_the_usual_mixes_of_questions_compute_at_most_one_twentieth_more_than_th
             lengths = [generator.randint(5, 40) for _ in range(texts)]
             real += sum(lengths)
             computed += sum(batch.computed_tokens for batch in pack(lengths))
-    assert computed <= 1.05 * real
+    assert computed <= 1.1 * real
 
 
-def test_passages_of_mixed_lengths_compute_at_most_one_twentieth_more_than_they_hold() -> None:
+def test_passages_of_mixed_lengths_take_hardly_more_places_than_they_fill() -> None:
     generator = random.Random(1)
     lengths = [generator.randint(60, 256) for _ in range(500)]
-    assert sum(batch.computed_tokens for batch in pack(lengths)) <= 1.05 * sum(lengths)
+    assert sum(batch.computed_tokens for batch in pack(lengths)) <= 1.01 * sum(lengths)
 
 
 def test_one_per_row_is_the_ordinary_padded_batch() -> None:

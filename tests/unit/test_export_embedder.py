@@ -90,6 +90,27 @@ def test_every_product_with_weights_is_int8(source: Path, output: Path) -> None:
     assert sum(node.op_type == "MatMul" for node in nodes) == 1  # pooling
 
 
+def test_only_what_attention_and_activation_give_is_measured_token_by_token(source: Path, output: Path) -> None:
+    export_embedder(source, output)
+    nodes = onnx.load(output / "model.int8.onnx").graph.node
+    products = [node for node in nodes if node.op_type == "MatMulIntegerToFloat"]
+    assert sum(node.op_type == "ReduceMax" for node in nodes) == 2 * 2
+    assert sum(len(node.input) == 7 for node in products) == 2 * 4, "those with a known scale take the bias along"
+
+
+def test_what_stands_in_places_that_no_text_fills_does_not_matter(source: Path, output: Path) -> None:
+    export_embedder(source, output)
+    session = open_session(output / "model.int8.onnx", threads=1)
+    grid = {"input_ids": [5, 6, 0, 7], "position_ids": [0, 1, 0, 0], "text_ids": [1, 1, 0, 2]}
+    runs = []
+    for unfilled in (0, 9):
+        ids = np.array([grid["input_ids"]])
+        ids[0, 2] = unfilled
+        feed = {name: np.array([values]) for name, values in grid.items()} | {"input_ids": ids}
+        runs.append(session.run(["embedding"], feed | {"text_index": np.array([1, 2])})[0])
+    assert np.array_equal(runs[0], runs[1])
+
+
 def test_progress_is_reported_from_start_to_end(source: Path, output: Path) -> None:
     steps: list[tuple[str, float]] = []
     export_embedder(source, output, lambda step, fraction: steps.append((step, fraction)))

@@ -299,3 +299,9 @@ def test_the_recall_that_was_reached_is_recorded_and_a_target_out_of_reach_is_to
     summary = build_index(units, [FakeEncoder()], tmp_path, options=BuildOptions(kind="ivf_flat", recall_target=0.9))
     assert summary.recall_missed is None
     assert (summary.manifest.recall_at_10 or 0) >= 0.9
+
+
+def test_a_sentence_that_many_passages_share_is_asked_once_in_tuning(tmp_path: Path) -> None:
+    units = [document(f"p{i}", f"text number {i % 100}") for i in range(1500)]
+    summary = build_index(units, [FakeEncoder()], tmp_path, options=BuildOptions(kind="sq8"))
+    assert summary.segments[0].point.queries == 50  # a half of those that differ

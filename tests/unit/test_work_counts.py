@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from index_fakes import build, document, unit_vectors, write_index
 from work_counts import CountedIndex, Work, counting_encoder, peak_of
 
 from tritonrag_backends.embedding.encoder import Encoder
-from tritonrag_backends.embedding.packing import BATCH_TOKENS, pack
+from tritonrag_backends.embedding.packing import BATCH_TOKENS, one_per_row, pack
+from tritonrag_backends.embedding.session import open_session, to_inputs
 from tritonrag_backends.generation.sources import splice_sources
 from tritonrag_backends.index import Index, Query, parse_filter
 from tritonrag_backends.index.format import PASSAGES_FILE, OperatingPoint
@@ -52,16 +54,16 @@ def share_computed(lengths: Sequence[int]) -> float:
 
 
 @pytest.mark.parametrize("mix", MIXES)
-def test_questions_of_any_mix_compute_few_tokens_more_than_they_hold(mix: str) -> None:
+def test_questions_of_any_mix_take_few_places_of_attention_more_than_they_fill(mix: str) -> None:
     drawn = random.Random(23)
     shares = {
         texts: [share_computed([MIXES[mix](drawn) for _ in range(texts)]) for _ in range(DRAWS)] for texts in BATCHES
     }
-    assert np.mean(list(shares.values())) <= 1.05
-    assert max(np.mean(one) for one in shares.values()) <= 1.06
-    # Few texts can't always be dealt out evenly: 5 come to 1.2. Padded, 32 come to 1.4 and more.
-    assert max(max(one) for texts, one in shares.items() if texts >= 32) <= 1.12
-    assert max(map(max, shares.values())) <= 1.2
+    assert np.mean(list(shares.values())) <= 1.06
+    assert max(np.mean(one) for one in shares.values()) <= 1.12
+    # Few texts can't always be dealt out evenly, and short rows are worth some padding. Padded, 32 come to 1.4 and more.
+    assert max(max(one) for texts, one in shares.items() if texts >= 32) <= 1.16
+    assert max(map(max, shares.values())) <= 1.27
 
 
 @pytest.mark.parametrize("texts", [1, 2, 8, 32, 64, 256])
@@ -73,7 +75,20 @@ def test_the_encoder_is_called_as_often_as_the_tokens_need(encoder: Encoder, tex
     assert embedded.real_tokens == sum(map(len, encoder.tokenize(questions).ids))
     least = -(-embedded.real_tokens // BATCH_TOKENS)
     assert least <= len(session.places) <= 1.2 * least, "a call holds whole texts, so few are full"
-    assert sum(session.places) == embedded.computed_tokens <= 1.12 * embedded.real_tokens
+    assert sum(session.places) == embedded.computed_tokens <= 1.14 * embedded.real_tokens
+
+
+def test_dense_layers_compute_the_tokens_and_no_padding(embedder_dir: Path) -> None:
+    model = onnx.load(embedder_dir / "model.int8.onnx")
+    products = [node.output[0] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in products)
+    lengths = [40, 3, 17, 5]
+    batch = one_per_row(lengths)
+    ids = [[7] * length for length in lengths]
+    session = open_session(model.SerializeToString(), threads=1)
+    shapes = [product.shape for product in session.run(products, dict(to_inputs(batch, ids)))]
+    assert batch.computed_tokens == 160
+    assert {shape[0] for shape in shapes} == {sum(lengths)}
 
 
 # Distances

@@ -6,12 +6,13 @@ pooled nowhere.
 
 Two dialects of the same function:
 
-`portable` (opset 20) writes layer normalisation as one operator, which TensorRT keeps in FP32 where the rest is FP16.
-`cpu` (opset 23) writes what ONNX Runtime 1.31 runs fastest on one thread, 1.25 times as fast after quantisation:
-  layer normalisation spelled out (as one operator it becomes SkipLayerNormalization, whose scalar loop took 13 of 57 ms
-  for 32 questions; spelled out, with Reciprocal so that it is not fused back, 3 ms), and the Attention operator (7 % faster
-  than MatMul, Softmax, MatMul and their transposes).
-Tried and no faster: one merged query-key-value product, com.microsoft.MultiHeadAttention, the tanh form of GELU.
+`portable` (opset 20) keeps to operators that TensorRT's ONNX parser knows, and computes every place of the grid.
+`cpu` (opset 23) writes what ONNX Runtime 1.31 runs fastest on one thread (figures: docs/benchmarks/embedder.md):
+  everything but attention computes the tokens alone, without the places that no text fills (filled_places.py);
+  residuals are added by Sum: after Add, LayerNormalization would be fused to SkipLayerNormalization, whose scalar loop takes
+  seven times as long; attention is the Attention operator.
+Tried and no faster: one merged query-key-value product, com.microsoft.MultiHeadAttention, attention spelled out, layer
+normalisation spelled out, the tanh form of GELU.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ import numpy as np
 import onnx
 
 from tritonrag_backends.embedding.session import Float32Array
+from tritonrag_export.embedder.filled_places import FilledPlaces
 from tritonrag_export.embedder.graph import GraphBuilder, activate
 from tritonrag_export.embedder.relative import bias_by_distance
 from tritonrag_export.embedder.source import SourceModel
@@ -47,6 +49,7 @@ class _BertGraph:
         self._config = source.config
         self._dialect = dialect
         self._factors = factors
+        self._filled = FilledPlaces(self._graph) if dialect == "cpu" else None
 
     def build(self) -> onnx.ModelProto:
         mask = self._mask()
@@ -76,23 +79,31 @@ class _BertGraph:
         return g.apply("Transpose", bias, perm=[0, 3, 1, 2])
 
     def _embeddings(self) -> str:
-        """FP32 [rows, row_tokens, hidden]: word plus position plus the one token type that single texts have."""
+        """FP32 [tokens, hidden], or of each place: word plus position plus the one token type that single texts have."""
         g = self._graph
         words = g.constant(
             "embeddings.word_embeddings.weight", self._source.weights["embeddings.word_embeddings.weight"]
         )
         positions = g.constant("embeddings.position_and_type", position_table(self._source))
-        total = g.apply("Add", g.apply("Gather", words, "input_ids"), g.apply("Gather", positions, "position_ids"))
+        ids, places = self._of_tokens("input_ids"), self._of_tokens("position_ids")
+        total = self._plus(g.apply("Gather", words, ids), g.apply("Gather", positions, places))
         return self._norm("embeddings.LayerNorm", total)
 
     def _layer(self, name: str, tokens: str, mask: str) -> str:
         g = self._graph
         attended = self._attention(f"{name}.attention.self", tokens, mask)
         attended = self._dense(f"{name}.attention.output.dense", attended)
-        tokens = self._norm(f"{name}.attention.output.LayerNorm", g.apply("Add", attended, tokens))
+        tokens = self._norm(f"{name}.attention.output.LayerNorm", self._plus(attended, tokens))
         wide = self._dense(f"{name}.intermediate.dense", self._smooth(f"{name}.intermediate.dense", tokens))
         narrow = self._dense(f"{name}.output.dense", activate(g, self._config.activation, wide))
-        return self._norm(f"{name}.output.LayerNorm", g.apply("Add", narrow, tokens))
+        return self._norm(f"{name}.output.LayerNorm", self._plus(narrow, tokens))
+
+    def _of_tokens(self, tensor: str) -> str:
+        """Of INT64 [rows, row_tokens] what belongs to the tokens, INT64 [tokens]; all of it where all places are computed."""
+        return tensor if self._filled is None else self._filled.of_tokens(tensor)
+
+    def _plus(self, one: str, other: str) -> str:
+        return self._graph.apply("Add" if self._filled is None else "Sum", one, other)
 
     def _dense(self, name: str, tokens: str) -> str:
         """X W^T + b, of an input that has been through `_smooth`."""
@@ -110,10 +121,11 @@ class _BertGraph:
     def _attention(self, name: str, tokens: str, mask: str) -> str:
         tokens = self._smooth(f"{name}.query", tokens)  # one input, so one set of factors, for all three
         query, key, value = (self._dense(f"{name}.{part}", tokens) for part in ("query", "key", "value"))
-        if self._dialect == "cpu":
-            heads = self._config.heads
-            return self._graph.apply("Attention", query, key, value, mask, q_num_heads=heads, kv_num_heads=heads)
-        return self._plain_attention(query, key, value, mask)
+        if self._filled is None:
+            return self._plain_attention(query, key, value, mask)
+        heads, in_rows = self._config.heads, [self._filled.in_rows(part) for part in (query, key, value)]
+        attended = self._graph.apply("Attention", *in_rows, mask, q_num_heads=heads, kv_num_heads=heads)
+        return self._filled.out_of_rows(attended, self._config.hidden_size)
 
     def _plain_attention(self, query: str, key: str, value: str, mask: str) -> str:
         """softmax(Q K^T / sqrt(d) + mask) V, head by head."""
@@ -133,15 +145,7 @@ class _BertGraph:
         """Layer normalisation over the last axis (Ba et al. 2016)."""
         g, weights = self._graph, self._source.weights
         gain, bias = (g.constant(f"{name}.{kind}", weights[f"{name}.{kind}"]) for kind in ("weight", "bias"))
-        epsilon = self._config.norm_epsilon
-        if self._dialect == "portable":
-            return g.apply("LayerNormalization", tokens, gain, bias, axis=-1, epsilon=epsilon)
-        last = g.ints(-1)
-        centred = g.apply("Sub", tokens, g.apply("ReduceMean", tokens, last))
-        variance = g.apply("ReduceMean", g.apply("Mul", centred, centred), last)
-        deviation = g.apply("Sqrt", g.apply("Add", variance, g.constant("norm_epsilon", epsilon)))
-        unit = g.apply("Mul", centred, g.apply("Reciprocal", deviation))
-        return g.apply("Add", g.apply("Mul", unit, gain), bias)
+        return g.apply("LayerNormalization", tokens, gain, bias, axis=-1, epsilon=self._config.norm_epsilon)
 
     def _pooled(self, tokens: str) -> str:
         """FP32 [texts, hidden]: the sum over each text's pooled tokens, divided by its own length.
@@ -150,11 +154,12 @@ class _BertGraph:
         """
         g = self._graph
         flat = g.apply("Reshape", tokens, g.ints(-1, self._config.hidden_size))
-        text_of_place = g.apply("Reshape", "text_ids", g.ints(1, -1))
+        text_of_place = g.apply("Reshape", self._of_tokens("text_ids"), g.ints(1, -1))
         member = g.apply("Equal", g.apply("Unsqueeze", "text_index", g.ints(1)), text_of_place)
         if self._source.pooling == "cls":
             zero = g.constant("position_zero", 0, np.int64)
-            member = g.apply("And", member, g.apply("Equal", g.apply("Reshape", "position_ids", g.ints(1, -1)), zero))
+            positions = g.apply("Reshape", self._of_tokens("position_ids"), g.ints(1, -1))
+            member = g.apply("And", member, g.apply("Equal", positions, zero))
         elif self._source.pooling == "last":
             member = g.apply("And", member, self._is_last(text_of_place))
         total = g.apply("MatMul", g.apply("Cast", member, to=onnx.TensorProto.FLOAT), flat)

@@ -27,7 +27,7 @@ from tritonrag_export.embedder.bert import build_bert
 from tritonrag_export.embedder.padded import build_padded
 from tritonrag_export.embedder.parity import PARITY_TEXTS, Graphs, check_parity
 from tritonrag_export.embedder.quantise import quantise
-from tritonrag_export.embedder.smoothing import CALIBRATION_TEXTS, measure_factors
+from tritonrag_export.embedder.smoothing import CALIBRATION_TEXTS, calibrate
 from tritonrag_export.embedder.source import (
     DEFAULT_NAME,
     SourceModel,
@@ -128,9 +128,10 @@ class _Export:
             return graphs
         plain = build_bert(self._model, dialect="cpu")
         self._report("quantising to int8", 0.3)
-        factors = measure_factors(plain, tokenizer.tokenize(CALIBRATION_TEXTS).ids)
-        cpu = build_bert(self._model, dialect="cpu", factors=factors)
-        return replace(graphs, cpu=cpu.SerializeToString(), int8=quantise(cpu).SerializeToString())
+        calibration = calibrate(plain, tokenizer.tokenize(CALIBRATION_TEXTS).ids)
+        cpu = build_bert(self._model, dialect="cpu", factors=calibration.factors)
+        int8 = quantise(cpu, calibration.largest)
+        return replace(graphs, cpu=cpu.SerializeToString(), int8=int8.SerializeToString())
 
     def _plan(self, builder: PlanBuilder, timing_cache: Path) -> PlanRecord:
         self._report("building the TensorRT engine, which takes minutes", 0.85)

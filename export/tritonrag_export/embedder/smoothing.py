@@ -12,6 +12,7 @@ changed nothing: outliers sit in the same channels for all of them.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,17 @@ from tritonrag_backends.embedding.packing import one_per_row
 from tritonrag_backends.embedding.session import Float32Array, open_session, to_inputs
 
 Factors = Mapping[str, Float32Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibration:
+    """For each dense layer that follows a layer normalisation, named as its weight, without `.weight`: the factors FP32 [in] of
+    its input's channels, and the largest magnitude of that input once it is divided by them.
+    """
+
+    factors: Factors
+    largest: Mapping[str, float]
+
 
 _ORDINARY_QUANTILE: Final = 0.9
 _UNSMOOTHED: Final = ".output.dense"
@@ -40,8 +52,8 @@ CALIBRATION_TEXTS: Final = (
 )
 
 
-def measure_factors(model: onnx.ModelProto, ids: Sequence[Sequence[int]]) -> Factors:
-    """FP32 [in] for each dense layer of the graph (named as its weight, without `.weight`), from texts given as token ids."""
+def calibrate(model: onnx.ModelProto, ids: Sequence[Sequence[int]]) -> Calibration:
+    """Measure the graph's inputs of dense layers with texts given as token ids."""
     inputs = _dense_inputs(model)
     tensors = sorted(set(inputs.values()))
     session = open_session(_with_outputs(model, tensors).SerializeToString(), threads=1)
@@ -51,7 +63,11 @@ def measure_factors(model: onnx.ModelProto, ids: Sequence[Sequence[int]]) -> Fac
         for tensor, value in zip(tensors, values, strict=True):
             seen = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
             largest[tensor] = np.maximum(largest.get(tensor, seen), seen)
-    return {layer: _factor(largest[tensor]) for layer, tensor in inputs.items()}
+    factors = {layer: _factor(largest[tensor]) for layer, tensor in inputs.items()}
+    return Calibration(
+        factors=factors,
+        largest={layer: float((largest[tensor] / factors[layer]).max()) for layer, tensor in inputs.items()},
+    )
 
 
 def _factor(largest: Float32Array) -> Float32Array:

@@ -1,12 +1,11 @@
-"""Texts of different lengths into rows of one length, with almost no padding. Pure functions on lengths.
+"""Texts of different lengths into rows of one length, with little padding. Pure functions on lengths.
 
-A padded batch of 32 questions computes 1.7 to 3 times the tokens that it holds. Here several texts share a row (the graph's
-block-diagonal mask keeps them apart), so what is lost is the unevenness of the rows alone.
-
-What a batch costs (measured, int8, one thread, Zen 4, 1,024 tokens a call): 82 us per token in rows of 32, 88 at 64, 100 at 128,
-120 at 256: attention grows with the row. Hence the cost model `rows * row_tokens * (1 + row_tokens / 700)`: a batch gets the
-number of rows for which it is least. (500 fits those figures best; 700 takes no longer and computes fewer tokens: 1.00 to 1.05
-of the real ones.) Small calls keep their intermediate results in a core's own cache: hence `BATCH_TOKENS`.
+Several texts may share a row (the graph's block-diagonal mask keeps them apart). The int8 graph computes the tokens alone, rows
+and padding concern its attention only, which costs as much as its rows are long: (measured, int8, one thread, a Xeon with AMX,
+128 tokens a call) 60 us a token in rows of 32, 74 at 64, 100 at 128. Hence the cost model `rows * row_tokens *
+(1 + row_tokens / 107)`: a batch gets the number of rows for which it is least. The fp32 graph computes the padding too; the
+model is the int8 graph's, which is what CPUs serve. Small calls keep their intermediate results in a core's own cache: hence
+`BATCH_TOKENS`.
 """
 
 import heapq
@@ -17,7 +16,7 @@ from typing import Final
 # On Zen 4 calls of 128 to 512 tokens cost the same per text. On a Xeon with AMX and 2 MB of cache a core a question costs
 # 1.3 times as much in calls of 512 as in calls of 128 (docs/benchmarks/embedder.md).
 BATCH_TOKENS: Final = 128
-_ATTENTION_TOKENS: Final = 700  # a row this long costs twice as much per token as a very short one
+_ATTENTION_TOKENS: Final = 107  # a row this long costs twice as much per token as a very short one
 _WIDTHS: Final = tuple(1 + step / 8 for step in range(24))  # row lengths tried, in lengths of the longest text
 
 
@@ -34,7 +33,7 @@ class Batch:
 
     @property
     def computed_tokens(self) -> int:
-        """Places in the grid, filled or not."""
+        """Places in the grid, filled or not: what attention computes, and in the fp32 graph everything else too."""
         return self.rows * self.row_tokens
 
 
