@@ -174,7 +174,7 @@ def _best(bm25: "_Bm25", terms: Sequence[_Held], k: int) -> Found:
                 entries = sum(bm25.postings.size_of(other.position) for other in terms[i:])
                 rows = sums.few_at_least(least - left, most=entries // _SEEK)
                 if rows is not None:
-                    return _top(rows, bm25.complete(rows, sums.of(rows), terms[i:]), k)
+                    return _top(*bm25.complete(rows, sums.of(rows), terms[i:], k), k)
             listed, impacts = bm25.impacts(term)
             scores = sums.plus(listed, impacts)
             least = max(least, _floor_of_kth(scores, k) * _SLACK)
@@ -205,16 +205,23 @@ class _Bm25:
             rows, counts = rows[allowed], counts[allowed]
         return rows, self._formula(term.weight, rows, counts)
 
-    def complete(self, rows: Int64Array, scores: Float32Array, terms: Sequence[_Held]) -> Float32Array:
-        """Scores of some rows, ascending, with what these terms add to them."""
-        wanted = rows.astype(ROW_TYPE)  # the type of the list, or NumPy would convert the list
+    def complete(self, rows: Int64Array, scores: Float32Array, terms: Sequence[_Held], k: int) -> Found:
+        """Of some rows, ascending, those that may be the best k, with what these terms add to their scores.
+
+        Before each list, which are ever longer and ever lighter, the rows that it and those after it can't lift any more are left.
+        """
+        left = sum(term.weight for term in terms)
         for term in terms:
+            good = np.flatnonzero(scores >= _floor_of_kth(scores, k) * _SLACK - left)
+            rows, scores = rows[good], scores[good]
+            left -= term.weight
+            wanted = rows.astype(ROW_TYPE)  # the type of the list, or NumPy would convert the list
             listed = self.postings.rows_of(term.position)
             places = np.minimum(np.searchsorted(listed, wanted), len(listed) - 1)
             hits = np.flatnonzero(listed[places] == wanted)
             counts = self.postings.counts_of(term.position)[places[hits]]
             scores[hits] += self._formula(term.weight, rows[hits], counts)
-        return scores
+        return rows, scores
 
     def _formula(self, weight: float, rows: Int64Array, counts: UInt16Array) -> Float32Array:
         impacts = counts.astype(np.float32)
