@@ -38,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _built(options: argparse.Namespace) -> Iterator[BuiltKind]:
     if options.like is not None:
         return build_siblings(
-            options.like, options.output, kinds=options.kinds, mode=options.mode, progress=_show_progress
+            options.like,
+            options.output,
+            kinds=options.kinds,
+            mode=options.mode,
+            recall=options.recall,
+            progress=_show_progress,
         )
     if options.rows is None:
         raise BadRequestError("--index says whose passages to take; say how many with --rows")
@@ -49,6 +54,7 @@ def _built(options: argparse.Namespace) -> Iterator[BuiltKind]:
         kinds=options.kinds,
         vectors=options.vectors,
         mode=options.mode,
+        recall=options.recall,
         seed=options.seed,
         progress=_show_progress,
     )
@@ -98,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder for the indexes, one for each kind")
     parser.add_argument("--vectors", choices=VECTOR_TYPES, default="fp32", help="how vectors are stored (with --index)")
     parser.add_argument("--mode", choices=MODES, help="how a request that does not say is searched; as the source is")
+    parser.add_argument("--recall", type=float, help="recall@10 to tune to; what was wanted of the source")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -49,21 +49,23 @@ def build_kinds(
     kinds: Sequence[Kind],
     vectors: VectorType = "fp32",
     mode: Mode | None = None,
+    recall: float | None = None,
     seed: int = 0,
     progress: Progress = lambda _what, _rows: None,
 ) -> Iterator[BuiltKind]:
     """Make `output/<kind>` for each kind and give it back once it is there: `rows` passages, those of `source` and then replicas.
 
-    All are tuned to the held-out queries of `source`. `mode` None: as `source` is searched. Memory: that of building the kind;
-    passages pass in blocks. Raises BadRequestError where a folder holds an index already or `source` can't be scaled (Replicas),
-    NotFoundError where there is no index at `source`, InternalError where it is damaged.
+    All are tuned to the held-out queries of `source`. `mode` None: as `source` is searched; `recall` to reach at 10, None: as it was
+    wanted there. Memory: that of building the kind; passages pass in blocks. Raises BadRequestError where a folder holds an index
+    already or `source` can't be scaled (Replicas), NotFoundError where there is no index at `source`, InternalError where it is
+    damaged.
     """
     _require_free(output, kinds)
     index = Index.open(source, fingerprint=None)
     replicas = Replicas(index, seed=seed)
     space = VectorSpace(record=VectorRecord(type=vectors, dims=index.dim, reduction="none"))
     made = _Making(
-        base=_template(index.manifest, space.record, mode),
+        base=_template(index.manifest, space.record, mode, recall),
         space=space,
         queries=open_queries(source, index.manifest),
         progress=progress,
@@ -80,6 +82,7 @@ def build_siblings(
     *,
     kinds: Sequence[Kind],
     mode: Mode | None = None,
+    recall: float | None = None,
     progress: Progress = lambda _what, _rows: None,
 ) -> Iterator[BuiltKind]:
     """Make `output/<kind>` of all passages of the index `like`, which has one segment of which nothing is deleted.
@@ -94,7 +97,7 @@ def build_siblings(
             "tritonrag index merge --all"
         )
     made = _Making(
-        base=_template(manifest, manifest.vectors, mode),
+        base=_template(manifest, manifest.vectors, mode, recall),
         space=open_space(like, manifest),
         queries=open_queries(like, manifest),
         progress=progress,
@@ -178,12 +181,13 @@ def _require_free(output: Path, kinds: Sequence[Kind]) -> None:
         raise BadRequestError(f"there is an index already in {', '.join(there)}; remove it, or give another --output")
 
 
-def _template(manifest: Manifest, vectors: VectorRecord, mode: Mode | None) -> Manifest:
+def _template(manifest: Manifest, vectors: VectorRecord, mode: Mode | None, recall: float | None) -> Manifest:
     """A version without segments; `commit` gives it number, time, segments and counts."""
+    options = manifest.options
     return replace(
         manifest,
         vectors=vectors,
-        options=replace(manifest.options, mode=mode or manifest.options.mode),
+        options=replace(options, mode=mode or options.mode, recall_target=recall or options.recall_target),
         segments=(),
         counts=Counts(documents=0, passages=0, skipped=0),
         queries=None,

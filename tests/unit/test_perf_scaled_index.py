@@ -180,6 +180,15 @@ def test_vectors_may_be_stored_shorter(source: Path, stored: str) -> None:
     assert verify(source.parent / "again/flat") == []
 
 
+def test_the_wanted_recall_is_the_sources_or_the_given_one(source: Path) -> None:
+    (as_source,) = build_siblings(source, source.parent / "as-source", kinds=["sq8"])
+    (given,) = build_siblings(source, source.parent / "given", kinds=["sq8"], recall=0.7)
+    assert (
+        as_source.manifest.options.recall_target == Index.open(source, fingerprint=None).manifest.options.recall_target
+    )
+    assert given.manifest.options.recall_target == 0.7
+
+
 def test_a_kind_can_be_added_beside_an_index_that_is_there(source: Path) -> None:
     (made,) = build_siblings(source, source.parent / "more", kinds=["ivf_flat"])
     assert verify(made.directory) == []
