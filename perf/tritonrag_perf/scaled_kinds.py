@@ -55,10 +55,10 @@ def build_kinds(
 ) -> Iterator[BuiltKind]:
     """Make `output/<kind>` for each kind and give it back once it is there: `rows` passages, those of `source` and then replicas.
 
-    All are tuned to the held-out queries of `source`. `mode` None: as `source` is searched; `recall` to reach at 10, None: as it was
-    wanted there. Memory: that of building the kind; passages pass in blocks. Raises BadRequestError where a folder holds an index
-    already or `source` can't be scaled (Replicas), NotFoundError where there is no index at `source`, InternalError where it is
-    damaged.
+    All are tuned to the held-out queries of `source`. `mode` None: as `source` is searched; `recall` to reach at 10, None: as it
+    was wanted there. Memory: that of building the kind; passages pass in blocks. Raises BadRequestError where a folder holds an
+    index already or `source` can't be scaled (Replicas), NotFoundError where there is no index at `source`, InternalError where it
+    is damaged.
     """
     _require_free(output, kinds)
     index = Index.open(source, fingerprint=None)
