@@ -54,7 +54,7 @@ def build_index(
     options.reduction_from(encoder.dim)
     run = Run(skipped=skipped, progress=progress)
     with changing(output, wait_s=wait_s, disk=disk) as change:
-        maker = SegmentMaker(change, run, encoder, options=options.of_index, most_rows=options.segment_passages)
+        maker = SegmentMaker(change, run, encoders, options=options.of_index, most_rows=options.segment_passages)
         maker.shorten_to(options)
         passages = run.passages(documents, keep=lambda _: True)
         with _encoded(passages, encoders, output, vectors) as windows:
@@ -91,7 +91,7 @@ def add_documents(
         maker = SegmentMaker(
             change,
             run,
-            encoder,
+            encoders,
             options=live.manifest.options,
             most_rows=segment_passages or BuildOptions().segment_passages,
         )

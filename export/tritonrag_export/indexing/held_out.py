@@ -5,7 +5,8 @@ them is as hard as serving, where searching for stored vectors would be too easy
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -37,11 +38,21 @@ class HeldOutQueries:
             elif (place := self._random.randrange(self._seen)) < QUERIES:
                 self._drawn[place] = new.passage.text
 
-    def embed(self, encoder: PassageEncoder) -> npt.NDArray[np.float32]:
-        """A query for each passage that was drawn, FP32 [n, dim]."""
-        return encoder.encode([self._sentence(text) for text in self._drawn]).vectors
+    def embed(self, encoders: Sequence[PassageEncoder]) -> npt.NDArray[np.float32]:
+        """The queries FP32 [n, dim], made by all encoders at once: one of each passage drawn, unless it says nothing new."""
+        queries = list(self._queries())
+        share = -(-len(queries) // len(encoders))
+        parts = [queries[start : start + share] for start in range(0, len(queries), max(share, 1))]
+        with ThreadPoolExecutor(len(encoders), thread_name_prefix="embed") as pool:
+            embedded = list(pool.map(lambda encoder, part: encoder.encode(part).vectors, encoders, parts))
+        return np.concatenate(embedded)
 
-    def _sentence(self, text: str) -> str:
-        sentences = [text[start:end] for start, end in sentence_spans(text, 0, len(text))]
-        fit = [one for one in sentences if _LEAST_WORDS <= len(one.split()) <= _MOST_WORDS]
-        return self._random.choice(fit or [text])
+    def _queries(self) -> Iterator[str]:
+        """A sentence of each passage, none twice: tuning would go by those that stand in many passages."""
+        taken: set[str] = set()
+        for text in self._drawn:
+            sentences = {text[start:end]: None for start, end in sentence_spans(text, 0, len(text))}
+            fit = [one for one in sentences if _LEAST_WORDS <= len(one.split()) <= _MOST_WORDS] or [text]
+            if left := [one for one in fit if one not in taken]:
+                taken.add(query := self._random.choice(left))
+                yield query

@@ -1,6 +1,6 @@
 """A stream of embedded passages to completed segments."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +28,9 @@ class SegmentMaker:
     """Writes windows of passages to segments and hands these to the change. Call `shorten_to` or `keep_to` first."""
 
     def __init__(
-        self, change: Change, run: Run, encoder: PassageEncoder, *, options: IndexOptions, most_rows: int
+        self, change: Change, run: Run, encoders: Sequence[PassageEncoder], *, options: IndexOptions, most_rows: int
     ) -> None:
-        self._change, self._run, self._encoder = change, run, encoder
+        self._change, self._run, self._encoders = change, run, encoders
         self._options, self._most_rows = options, most_rows
         self._drawn = HeldOutQueries()
         self._queries: Float32Array | None = None
@@ -56,6 +56,7 @@ class SegmentMaker:
         """Write all of it; the records bear no number yet. No window: no segment."""
         records: list[SegmentRecord] = []
         writer: SegmentWriter | None = None
+        self._run.tell("embedding", self._run.written)
         try:
             for window in windows:
                 self._drawn.see(window.passages)
@@ -80,7 +81,7 @@ class SegmentMaker:
 
     def _open(self) -> SegmentWriter:
         with disk_errors(self._change.directory):
-            return SegmentWriter(self._change.stage(), dim=self._encoder.dim, options=self._options)
+            return SegmentWriter(self._change.stage(), dim=self._encoders[0].dim, options=self._options)
 
     def _fitting(self, writer: SegmentWriter, window: EncodedWindow) -> int:
         """How many of the window's passages go into this segment: all, unless it is full; a document is never parted."""
@@ -125,7 +126,8 @@ class SegmentMaker:
         """The stored vectors; with the first segment of a new index, how they are stored and the queries too."""
         first = self._space is None
         if first:
-            self._queries = self._drawn.embed(self._encoder)
+            self._run.tell("embedding the questions to tune to", rows, rows)
+            self._queries = self._drawn.embed(self._encoders)
             self.queries_file = self._change.share("queries", self._queries)
             self._space = self._new_space(folder)
         store_vectors(folder, self._made_space)
@@ -137,7 +139,7 @@ class SegmentMaker:
     def _new_space(self, folder: Path) -> VectorSpace:
         wanted = self._wanted
         assert wanted is not None  # noqa: S101 - `shorten_to` was called
-        dim = self._encoder.dim
+        dim = self._encoders[0].dim
         reduction = wanted.reduction_from(dim)
         projection, file = None, None
         if reduction == "pca":
