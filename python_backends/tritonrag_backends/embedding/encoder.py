@@ -9,7 +9,8 @@ import onnxruntime as ort
 
 from tritonrag_backends.embedding.format import MODEL_FILES, TOKENIZER_FILE, EmbedderManifest, Precision
 from tritonrag_backends.embedding.packing import pack
-from tritonrag_backends.embedding.session import Float32Array, open_session, run_batch
+from tritonrag_backends.embedding.session import Float32Array, run_batch
+from tritonrag_backends.embedding.shared_session import open_shared_session
 from tritonrag_backends.embedding.tokens import PrefixingTokenizer, TokenizedTexts
 from tritonrag_client.contract import InputType
 from tritonrag_client.errors import BadRequestError
@@ -63,7 +64,7 @@ class Encoder:
             manifest=manifest,
             precision=precision,
             tokenizer=PrefixingTokenizer.open(directory, manifest),
-            session=open_session(directory / model, threads=threads),
+            session=open_shared_session(directory / model, threads=threads),
         )
 
     @property

@@ -13,8 +13,22 @@ Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
 
 
-def open_session(model: Path | bytes, *, threads: int, spinning: bool = False) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU, from a file or from a model's bytes, with `threads` threads per call."""
+def open_session(
+    model: Path | bytes, *, threads: int, spinning: bool = False, packed: bool = False
+) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU, from a file or from a model's bytes, with `threads` threads per call.
+
+    `packed`: ONNX Runtime has optimised this graph and packed its weights before (shared_session.py).
+    """
+    options = session_options(threads=threads, spinning=spinning)
+    if packed:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def session_options(*, threads: int, spinning: bool = False) -> ort.SessionOptions:
+    """How sessions are set up."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -24,8 +38,7 @@ def open_session(model: Path | bytes, *, threads: int, spinning: bool = False) -
     # Memory patterns are kept per input shape, and packed batches have very many shapes.
     options.enable_mem_pattern = False
     options.log_severity_level = 3  # errors only: warnings about its own optimiser are not for our users
-    source = model if isinstance(model, bytes) else str(model)
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return options
 
 
 def run_batch(session: ort.InferenceSession, batch: Batch, ids: Sequence[Sequence[int]]) -> Float32Array:
