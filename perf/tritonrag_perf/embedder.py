@@ -1,7 +1,8 @@
 """What the encoder costs: packed and padded, int8 and fp32, call sizes, threads. `python -m tritonrag_perf.embedder`.
 
 Every contender runs once per round, rounds interleaved, so that a noisy machine is noisy for all; tables give the median
-and the range over rounds. Texts are words of the vocabulary, drawn with a fixed seed to wanted lengths.
+and the range over rounds. Texts are words of the vocabulary, drawn with a fixed seed to wanted lengths. With --index the cosines of
+int8 to fp32 vectors come first, for questions about that index's passages.
 """
 
 import argparse
@@ -14,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.embedding.format import MODEL_FILES, Precision
 from tritonrag_backends.embedding.packing import BATCH_TOKENS, Batch, one_per_row, pack
 from tritonrag_backends.embedding.session import open_session, run_batch
+from tritonrag_perf.corpus import QuestionSet, questions_of_index
 
 Ids = Sequence[Sequence[int]]
 Contenders = Mapping[str, Callable[[], object]]
@@ -24,6 +27,7 @@ Contenders = Mapping[str, Callable[[], object]]
 _CLS, _SEP, _FIRST_WORD, _LAST_WORD = 101, 102, 1996, 29600
 _QUESTION_TOKENS = (5, 40)
 _PASSAGE_TOKENS = 200
+_COMPARED = 500
 
 
 def main() -> None:
@@ -31,7 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(".tritonrag/embedder"), help="embedder folder")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--index", type=Path, help="whose passages 500 questions are drawn from, to compare vectors")
     options = parser.parse_args()
+    if options.index is not None:
+        _compare_vectors(options.model, questions_of_index(options.index, count=_COMPARED, seed=0))
     for title, texts, contenders in _parts(options.model):
         _table(title, texts, _measure(contenders, options.rounds))
 
@@ -46,6 +53,18 @@ def make_passages(count: int, *, seed: int = 0) -> list[list[int]]:
     """Token ids of texts of 200 tokens."""
     rng = np.random.default_rng(seed)
     return [_text(rng, _PASSAGE_TOKENS) for _ in range(count)]
+
+
+def _compare_vectors(model: Path, questions: QuestionSet) -> None:
+    """Of questions that come alone: how near int8 is to fp32, and to itself in batches."""
+    int8, fp32 = (Encoder.open(model, precision=precision) for precision in ("int8", "fp32"))
+    alone = np.concatenate([int8.encode([text]).vectors for text in questions.texts])
+    exact, batched = (encoder.encode(questions.texts).vectors for encoder in (fp32, int8))
+    write = sys.stdout.write
+    write(f"\n### Cosines, {questions}\n\n| | mean | 1 in 100 below | worst |\n|---|---|---|---|\n")
+    for name, others in {"int8 to fp32": exact, "int8 alone to batched": batched}.items():
+        cosines = np.einsum("td,td->t", alone, others, dtype=np.float64)
+        write(f"| {name} | {cosines.mean():.4f} | {np.quantile(cosines, 0.01):.4f} | {cosines.min():.4f} |\n")
 
 
 def _text(rng: np.random.Generator, length: int) -> list[int]:
