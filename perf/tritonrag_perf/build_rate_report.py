@@ -99,9 +99,8 @@ the number of passages, is left out: this is the rate at which a large build goe
 it is tuned are embedded in that time, up to 512 of them.
 - "the whole command": with starting Python and opening the model."""
 _STEP_NOTES: Final = """\
-Seconds of the steps that the command announces. "starting and ending" is what the process takes around them. "writing the postings"
-has the questions to which the index is tuned in it, which are embedded then. The last row is what the raw encoder takes for so many
-passages, to be held beside "embedding"."""
+Seconds of the steps that the command announces. "starting and ending" is what the process takes around them. The last row
+is what the raw encoder takes for so many passages, to be held beside "embedding"."""
 
 
 def write_build_rate(record: BuildRate, output: Path, *, name: str) -> list[Path]:
