@@ -80,7 +80,7 @@ def _parts(model: Path) -> list[tuple[str, int, Contenders]]:
             "int8 packed": _runner(int8, ids, _packed(ids)),
             "int8 padded": _runner(int8, ids, [one_per_row([len(text) for text in ids])]),
             "int8 one by one": _runner(int8, ids, _alone(ids)),
-            "fp32 packed": _runner(fp32, ids, _packed(ids)),
+            "fp32 packed": _runner(fp32, ids, _packed(ids, tokens_alone=False)),
         }
         parts.append((f"{label}, one thread", len(ids), contenders))
     for label, ids in {"256 questions": make_questions(256), "24 passages": make_passages(24)}.items():
@@ -100,8 +100,8 @@ def _open(model: Path, precision: Precision, *, threads: int = 1, spinning: bool
     return open_session(model / MODEL_FILES[precision], threads=threads, spinning=spinning)
 
 
-def _packed(ids: Ids, batch_tokens: int = BATCH_TOKENS) -> list[Batch]:
-    return pack([len(text) for text in ids], batch_tokens=batch_tokens)
+def _packed(ids: Ids, batch_tokens: int = BATCH_TOKENS, *, tokens_alone: bool = True) -> list[Batch]:
+    return pack([len(text) for text in ids], batch_tokens=batch_tokens, tokens_alone=tokens_alone)
 
 
 def _alone(ids: Ids) -> list[Batch]:

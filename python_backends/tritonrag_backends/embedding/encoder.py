@@ -20,7 +20,8 @@ from tritonrag_client.errors import BadRequestError
 class EmbeddedTexts:
     """What `encode` gives. `vectors` is FP32 [texts, dim], C-contiguous, each row of unit length, in the order of the texts.
 
-    `real_tokens` went in, `computed_tokens` were computed (the rest is padding); `truncated` texts were cut at `max_tokens`.
+    `real_tokens` went in, `computed_tokens` were computed: the rest is padding, which the int8 graph leaves to attention;
+    `truncated` texts were cut at `max_tokens`.
     """
 
     vectors: Float32Array
@@ -118,11 +119,12 @@ class Encoder:
             if not 1 <= length <= self.max_tokens:
                 raise BadRequestError(f"text {number} has {length} tokens; this model reads 1 to {self.max_tokens}")
         vectors = np.empty((len(lengths), self.dim), np.float32)
-        computed = 0
-        for batch in pack(lengths):
+        tokens_alone, real = self._precision == "int8", sum(lengths)
+        batches = pack(lengths, tokens_alone=tokens_alone)
+        for batch in batches:
             vectors[list(batch.texts)] = run_batch(self._session, batch, ids)
-            computed += batch.computed_tokens
-        return EmbeddedTexts(vectors=vectors, real_tokens=sum(lengths), computed_tokens=computed, truncated=0)
+        computed = real if tokens_alone else sum(batch.places for batch in batches)
+        return EmbeddedTexts(vectors=vectors, real_tokens=real, computed_tokens=computed, truncated=0)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, without special tokens and without a limit. Raises BadRequestError as `encode` does."""

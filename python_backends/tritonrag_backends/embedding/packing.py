@@ -1,11 +1,15 @@
 """Texts of different lengths into rows of one length, with little padding. Pure functions on lengths.
 
-Several texts may share a row (the graph's block-diagonal mask keeps them apart). The int8 graph computes the tokens alone, rows
-and padding concern its attention only, which costs as much as its rows are long: (measured, int8, one thread, a Xeon with AMX,
-128 tokens a call) 60 us a token in rows of 32, 74 at 64, 100 at 128. Hence the cost model `rows * row_tokens *
-(1 + row_tokens / 107)`: a batch gets the number of rows for which it is least. The fp32 graph computes the padding too; the
-model is the int8 graph's, which is what CPUs serve. Small calls keep their intermediate results in a core's own cache: hence
-`BATCH_TOKENS`.
+Several texts may share a row: the graph's block-diagonal mask keeps them apart. What a batch costs is taken to be
+`rows * row_tokens * (1 + row_tokens / n)`, where a row of n tokens costs twice as much a token as a very short one, and it gets the
+number of rows for which that is least. n depends on what the graph does with places that no text fills:
+
+- The fp32 graph computes them. Zen 4, 1,024 tokens a call: 82 us a token in rows of 32, 88 at 64, 100 at 128, 120 at 256. 500 fits
+  those figures best; 700 takes no longer and computes fewer tokens, 1.00 to 1.05 of the real ones.
+- The int8 graph leaves them out of all but attention. A Xeon with AMX, 128 tokens a call: 60 us a token in rows of 32, 74 at 64,
+  100 at 128. There short rows are worth some padding.
+
+Small calls keep their intermediate results in a core's own cache: hence `BATCH_TOKENS`.
 """
 
 import heapq
@@ -16,7 +20,8 @@ from typing import Final
 # On Zen 4 calls of 128 to 512 tokens cost the same per text. On a Xeon with AMX and 2 MB of cache a core a question costs
 # 1.3 times as much in calls of 512 as in calls of 128 (docs/benchmarks/embedder.md).
 BATCH_TOKENS: Final = 128
-_ATTENTION_TOKENS: Final = 107  # a row this long costs twice as much per token as a very short one
+_TWICE_AS_DEAR: Final = 700  # tokens of a row that costs twice as much a token as a very short one
+_TWICE_AS_DEAR_TOKENS_ALONE: Final = 107
 _WIDTHS: Final = tuple(1 + step / 8 for step in range(24))  # row lengths tried, in lengths of the longest text
 
 
@@ -32,19 +37,21 @@ class Batch:
     starts: tuple[int, ...]
 
     @property
-    def computed_tokens(self) -> int:
-        """Places in the grid, filled or not: what attention computes, and in the fp32 graph everything else too."""
+    def places(self) -> int:
+        """Places in the grid, filled or not."""
         return self.rows * self.row_tokens
 
 
-def pack(lengths: Sequence[int], *, batch_tokens: int = BATCH_TOKENS) -> list[Batch]:
+def pack(lengths: Sequence[int], *, batch_tokens: int = BATCH_TOKENS, tokens_alone: bool = False) -> list[Batch]:
     """Deal texts of the given lengths (tokens, each at least 1) out to batches of about `batch_tokens` tokens.
 
     Every text is in exactly one batch. Texts of like length go together, so rows come out even. A batch holds at most
-    `batch_tokens` real tokens, or one text that is longer by itself.
+    `batch_tokens` real tokens, or one text that is longer by itself. `tokens_alone`: the graph computes attention alone for places
+    that no text fills.
     """
+    dear = _TWICE_AS_DEAR_TOKENS_ALONE if tokens_alone else _TWICE_AS_DEAR
     order = sorted(range(len(lengths)), key=lambda text: -lengths[text])
-    return [_arrange(group, lengths) for group in _cut(order, lengths, batch_tokens)]
+    return [_arrange(group, lengths, dear) for group in _cut(order, lengths, batch_tokens)]
 
 
 def one_per_row(lengths: Sequence[int]) -> Batch:
@@ -71,17 +78,17 @@ def _cut(order: Sequence[int], lengths: Sequence[int], batch_tokens: int) -> lis
     return groups
 
 
-def _arrange(group: Sequence[int], lengths: Sequence[int]) -> Batch:
+def _arrange(group: Sequence[int], lengths: Sequence[int], dear: int) -> Batch:
     """The cheapest of the candidate arrangements of one group (longest text first)."""
     longest, total = lengths[group[0]], sum(lengths[text] for text in group)
     candidates = {len(group)} | {-(-total // int(longest * width)) for width in _WIDTHS}
     dealt = [_deal(group, lengths, min(rows, len(group))) for rows in candidates]
-    width, rows = min(dealt, key=lambda candidate: _cost(len(candidate[1]), candidate[0]))
+    width, rows = min(dealt, key=lambda candidate: _cost(len(candidate[1]), candidate[0], dear))
     return _to_batch(rows, width, lengths)
 
 
-def _cost(rows: int, row_tokens: int) -> float:
-    return rows * row_tokens * (1 + row_tokens / _ATTENTION_TOKENS)
+def _cost(rows: int, row_tokens: int, dear: int) -> float:
+    return rows * row_tokens * (1 + row_tokens / dear)
 
 
 def _deal(group: Sequence[int], lengths: Sequence[int], rows: int) -> tuple[int, list[list[int]]]:

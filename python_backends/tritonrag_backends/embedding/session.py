@@ -60,7 +60,7 @@ def to_inputs(batch: Batch, ids: Sequence[Sequence[int]]) -> Mapping[str, Int64A
         "position_ids": positions,
         "text_ids": np.repeat(text_index, lengths),
     }
-    grids = {name: np.zeros(batch.computed_tokens, np.int64) for name in values}
+    grids = {name: np.zeros(batch.places, np.int64) for name in values}
     for name, grid in grids.items():
         grid[places] = values[name]
     return {name: grid.reshape(batch.rows, batch.row_tokens) for name, grid in grids.items()} | {
