@@ -132,7 +132,7 @@ class GeneratorSettings(BaseModel):
 
 
 class LimitSettings(BaseModel):
-    """What a single request may ask for."""
+    """What a single request may ask for, and how many requests there may be."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -141,6 +141,40 @@ class LimitSettings(BaseModel):
     num_passages: int = Field(default=100, ge=1)
     max_tokens: int = Field(default=4096, ge=1)
     history_bytes: int = Field(default=65_536, ge=1, description="UTF-8 bytes of one history")
+    passages_bytes: int = Field(
+        default=16 * 2**20, ge=1, description="bytes of all passages together that come with a question to `generator`"
+    )
+    stop_words: int = Field(default=16, ge=1, description="stop words of one answer")
+    stop_word_bytes: int = Field(default=256, ge=1, description="UTF-8 bytes of one stop word")
+    waiting: int = Field(
+        default=256,
+        ge=1,
+        description="questions that may wait for an instance of a model that batches; more are refused",
+    )
+    wait_s: float = Field(
+        default=2,
+        gt=0,
+        le=86_400,
+        description="seconds for which a question may be expected to wait there; more are refused",
+    )
+    answers: int = Field(default=256, ge=1, description="answers that an instance of `generator` may work on at a time")
+
+
+class SupervisorSettings(BaseModel):
+    """How `tritonrag serve` watches over Triton and its processes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(default=True, description="false: nothing is watched, and a Triton that ends is the end")
+    interval_s: float = Field(default=0.8, gt=0, le=60, description="seconds between two canaries of a stage")
+    late_s: float = Field(default=0.7, gt=0, le=60, description="seconds after which a canary is late")
+    repair_timeout_s: float = Field(
+        default=8.0,
+        gt=0,
+        le=3600,
+        description="seconds that reloading a model may take before Triton is restarted; twice Triton's own start where longer",
+    )
+    failed_starts: int = Field(default=5, ge=1, description="starts of Triton that may fail in a row before serve ends")
 
 
 class Settings(BaseSettings):
@@ -165,6 +199,7 @@ class Settings(BaseSettings):
     prompt: PromptSettings = PromptSettings()
     cache: CacheSettings = CacheSettings()
     limits: LimitSettings = LimitSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -189,6 +224,7 @@ class Settings(BaseSettings):
 
 _SECTIONS = (
     "embedder", "encoder", "retriever", "retrieve", "generator", "genai", "openai", "trtllm", "prompt", "cache", "limits",
+    "supervisor",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import triton_python_backend_utils as pb_utils
 from tritonrag_backends.embedding.buckets import Int32Array, trim
 from tritonrag_backends.embedding.encoder import EmbeddedTexts, Encoder
 from tritonrag_backends.embedding.padded import GpuPlace, PaddedEncoder
+from tritonrag_backends.models.door import Door
 from tritonrag_backends.models.edge import array_of, serve_batch
 from tritonrag_backends.models.instances import instance_name
 from tritonrag_backends.models.metrics import EmbedderMetrics
@@ -37,9 +38,17 @@ class TritonPythonModel:
         with taking_memory(ENCODER, instance_name(args)):
             self._encode = _open(settings, device_id=device_id)
         self._metrics = EmbedderMetrics()
+        self._door = Door(ENCODER, settings.limits, args, self._answer)
 
-    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse | None]:
         """Encode what the dynamic batcher gathered; requests of different lengths among it."""
+        return self._door.serve(requests)
+
+    def finalize(self) -> None:
+        """Answer what waits."""
+        self._door.close()
+
+    def _answer(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         return serve_batch(requests, ENCODER, _read, self._work)
 
     def _work(self, batches: list[Padded]) -> list[list[pb_utils.Tensor]]:

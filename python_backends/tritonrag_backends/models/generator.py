@@ -29,7 +29,7 @@ from tritonrag_backends.models.turn import wait_for_turn
 from tritonrag_backends.run_dir import run_dir
 from tritonrag_backends.settings import load_settings
 from tritonrag_client.contract import DEGRADED, FINISH_REASON, GENERATOR, SOURCES, TEXT_OUTPUT
-from tritonrag_client.errors import DeadlineError
+from tritonrag_client.errors import DeadlineError, OverloadedError
 
 # A BLS call holds a thread while it waits; asyncio's default pool has only cores + 4 of them.
 _CALL_THREADS = 64
@@ -82,6 +82,9 @@ class TritonPythonModel:
             if is_stop(request):
                 await self._stop(request, sender)
                 return
+            if len(self._running) >= self._settings.limits.answers:
+                self._refuse(sender)
+                return
             async with aclosing(self._answers(request, sender, trail)) as answers:
                 async for delta, sources in answers:
                     if delta.text:
@@ -96,6 +99,15 @@ class TritonPythonModel:
             sender.send(error_response(error, GENERATOR), last=True)
         finally:
             sender.close()
+
+    def _refuse(self, sender: Sender) -> None:
+        """Before anything of the request is read: it must cost little."""
+        self._metrics.refused()
+        error = OverloadedError(
+            f"{len(self._running)} answers are being written, as many as may be at a time; try again in a moment, add servers, or"
+            " raise TRITONRAG_LIMITS_ANSWERS"
+        )
+        sender.send(error_response(error, GENERATOR), last=True)
 
     async def _stop(self, request: pb_utils.InferenceRequest, sender: Sender) -> None:
         """End the generations that the request means, whichever instance has them, and answer it."""

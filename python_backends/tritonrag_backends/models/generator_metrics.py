@@ -15,6 +15,9 @@ import triton_python_backend_utils as pb_utils
 
 from tritonrag_backends.generation.engine import Load
 from tritonrag_backends.generation.trail import AnswerTrail
+from tritonrag_backends.models.metrics import REFUSED, REFUSED_TEXT
+from tritonrag_client.contract import GENERATOR
+from tritonrag_client.errors import OverloadedError
 
 FLUSH_S: Final = 0.1
 # Seconds; from a cached answer to a long prompt on a slow machine.
@@ -24,6 +27,7 @@ _TOKEN_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 # Name, then what it counts; labels come with each count.
 _COUNTERS: Final = {
     "tritonrag_generations_total": "Generations that ended, by engine and finish_reason; error counts the refused ones too",
+    REFUSED: REFUSED_TEXT,
     "tritonrag_generations_degraded_total": "Answers that say in `degraded` that something was given up",
     "tritonrag_engine_failures_total": "Answers for which the engine was given up, by the error's code",
     "tritonrag_generation_tokens_total": "Tokens by kind: prompt, cached (of the prompt, reused), completion",
@@ -82,6 +86,10 @@ class GeneratorMetrics:
         """Set how many run now."""
         self._running.set(count)
         self._tell_soon()
+
+    def refused(self) -> None:
+        """Count a request that found as many answers being written as may be."""
+        self._count(REFUSED, 1, {"model": GENERATOR, "code": OverloadedError.code})
 
     def ended(self, trail: AnswerTrail) -> None:
         """Tell of an answer that has ended."""

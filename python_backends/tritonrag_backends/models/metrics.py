@@ -1,10 +1,11 @@
-"""The embedder's and the retriever's own metrics; Triton serves them beside its own on the metrics port."""
+"""The own metrics of the models that batch; Triton serves them beside its own on the metrics port."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 import triton_python_backend_utils as pb_utils
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:  # a process that embeds or generates has no need of FAISS
     from tritonrag_backends.index import Index
     from tritonrag_backends.index.live import ReloadEvent
     from tritonrag_backends.index.result_cache import Answered
+
+
+REFUSED: Final = "tritonrag_refused_total"
+REFUSED_TEXT: Final = (
+    "Requests not worked on, by code; overloaded: no room, or too long a wait; deadline: their time was over"
+)
 
 
 class EmbedderMetrics:
@@ -31,6 +38,43 @@ class EmbedderMetrics:
         """Count one run."""
         self._real.increment(real_tokens)
         self._computed.increment(computed_tokens)
+
+
+class DoorMetrics:
+    """What was refused at a model's door, and how many questions wait behind it.
+
+    Counted where a request is refused, which must be quick, and told to Triton by the batch.
+    """
+
+    def __init__(self, model: str, instance: str) -> None:
+        self._refused_family = pb_utils.MetricFamily(
+            name=REFUSED,
+            description=REFUSED_TEXT,
+            kind=pb_utils.MetricFamily.COUNTER,
+        )
+        self._waiting_family = pb_utils.MetricFamily(
+            name="tritonrag_waiting", description="Questions that wait in an instance", kind=pb_utils.MetricFamily.GAUGE
+        )
+        self._refused = {
+            code: self._refused_family.Metric(labels={"model": model, "code": code})
+            for code in ("overloaded", "deadline")
+        }
+        self._waiting = self._waiting_family.Metric(labels={"model": model, "model_instance": instance})
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def refused(self, code: str) -> None:
+        """Count one."""
+        with self._lock:
+            self._counts[code] += 1
+
+    def tell(self, waiting: int) -> None:
+        """Tell Triton."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        for code, count in counts.items():
+            self._refused[code].increment(count)
+        self._waiting.set(waiting)
 
 
 class RetrieverMetrics:

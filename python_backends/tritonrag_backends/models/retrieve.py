@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 
 from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.index import Query
+from tritonrag_backends.models.door import Door
 from tritonrag_backends.models.edge import serve_batch
 from tritonrag_backends.models.metrics import EmbedderMetrics
 from tritonrag_backends.models.searcher import Searcher
@@ -36,9 +37,18 @@ class TritonPythonModel:
         self._encoder = Encoder.open(embedder.model, precision=embedder.precision, threads=embedder.threads)
         self._metrics = EmbedderMetrics()
         self._searcher = Searcher(RETRIEVE, args, self._settings, threads=retriever.threads or _THREADS)
+        self._door = Door(RETRIEVE, self._settings.limits, args, self._answer)
 
-    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse | None]:
         """Embed and search for what the dynamic batcher gathered."""
+        return self._door.serve(requests)
+
+    def finalize(self) -> None:
+        """Answer what waits, and stop following the index."""
+        self._door.close()
+        self._searcher.close()
+
+    def _answer(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         index = self._searcher.current
         return serve_batch(
             requests,
@@ -46,10 +56,6 @@ class TritonPythonModel:
             partial(read_questions, index=index, settings=self._settings),
             partial(self._searcher.search, index, embed=self._embed),
         )
-
-    def finalize(self) -> None:
-        """Stop following the index."""
-        self._searcher.close()
 
     def _embed(self, queries: Sequence[Query]) -> list[Query]:
         """Embed those that are searched by vectors; the words of a lexical one are all that is asked."""

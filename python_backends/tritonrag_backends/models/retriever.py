@@ -6,6 +6,7 @@ from functools import partial
 
 import triton_python_backend_utils as pb_utils
 
+from tritonrag_backends.models.door import Door
 from tritonrag_backends.models.edge import serve_batch
 from tritonrag_backends.models.instances import instance_name
 from tritonrag_backends.models.placing import open_placing
@@ -32,9 +33,18 @@ class TritonPythonModel:
                 threads=_threads(retriever.threads, args["model_config"]),
                 placing=open_placing(retriever, args, tell=_tell),
             )
+            self._door = Door(RETRIEVER, self._settings.limits, args, self._answer)
 
-    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse | None]:
         """Search for what the dynamic batcher gathered."""
+        return self._door.serve(requests)
+
+    def finalize(self) -> None:
+        """Answer what waits, and stop following the index."""
+        self._door.close()
+        self._searcher.close()
+
+    def _answer(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         index = self._searcher.current
         return serve_batch(
             requests,
@@ -42,10 +52,6 @@ class TritonPythonModel:
             partial(read_search, index=index, settings=self._settings),
             partial(self._searcher.search, index),
         )
-
-    def finalize(self) -> None:
-        """Stop following the index."""
-        self._searcher.close()
 
 
 def _tell(line: str) -> None:

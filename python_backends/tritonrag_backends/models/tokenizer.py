@@ -8,6 +8,7 @@ import triton_python_backend_utils as pb_utils
 from tritonrag_backends.embedding.buckets import Buckets, pad
 from tritonrag_backends.embedding.format import TOKENIZER_FILE, EmbedderManifest
 from tritonrag_backends.embedding.tokens import PrefixingTokenizer
+from tritonrag_backends.models.door import Door
 from tritonrag_backends.models.edge import serve_batch
 from tritonrag_backends.models.texts import TypedTexts, read_typed_texts
 from tritonrag_backends.settings import load_settings
@@ -20,7 +21,7 @@ class TritonPythonModel:
     `tokens` is the smallest bucket that holds the request's longest text.
     """
 
-    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton's signature
+    def initialize(self, args: dict[str, str]) -> None:
         """Open the tokenizer of the model folder that the settings name."""
         settings = load_settings()
         self._limit_bytes = settings.limits.text_bytes
@@ -29,9 +30,17 @@ class TritonPythonModel:
         manifest.verify(folder, (TOKENIZER_FILE,))
         self._buckets = Buckets.parse(settings.encoder.buckets, max_tokens=manifest.max_tokens)
         self._tokenizer = PrefixingTokenizer.open(folder, manifest)
+        self._door = Door(TOKENIZER, settings.limits, args, self._answer)
 
-    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse | None]:
         """Tokenise what the dynamic batcher gathered."""
+        return self._door.serve(requests)
+
+    def finalize(self) -> None:
+        """Answer what waits."""
+        self._door.close()
+
+    def _answer(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         return serve_batch(requests, TOKENIZER, self._read, self._tokenize)
 
     def _read(self, request: pb_utils.InferenceRequest) -> TypedTexts:
