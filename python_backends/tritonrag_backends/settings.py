@@ -126,6 +126,12 @@ class GeneratorSettings(BaseModel):
     first_token_timeout_s: float = Field(
         default=90, gt=0, le=86_400, description="seconds for which an engine may write nothing before it is given up"
     )
+    next_token_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=86_400,
+        description="seconds for which an engine may pause in mid-answer before it is given up",
+    )
     timeout_s: float = Field(
         default=300, gt=0, le=86_400, description="seconds that an answer may take, whatever its request says"
     )

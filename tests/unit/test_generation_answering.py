@@ -10,6 +10,7 @@ from generation_fakes import CAPABILITIES, ScriptedEngine, passage, quoting_engi
 from tritonrag_backends.generation.answer_cache import AnswerCache
 from tritonrag_backends.generation.answering import Answering, AnswerJob
 from tritonrag_backends.generation.engine import Delta, Sampling
+from tritonrag_backends.generation.fallback import Patience
 from tritonrag_backends.generation.memory_store import MemoryStore
 from tritonrag_backends.generation.trail import AnswerTrail
 from tritonrag_backends.prompting.builder import PromptBuilder
@@ -85,11 +86,31 @@ async def test_an_engine_that_fails_before_its_first_text_yields_a_quoted_answer
 async def test_an_engine_that_writes_nothing_in_time_yields_a_quoted_answer() -> None:
     engine = ScriptedEngine(texts=(), hangs=True)
     answers = answering(engine)
-    answers._first_token_timeout_s = 0.02
+    answers._patience = Patience(first_s=0.02)
     deltas, trail = await ask(answers)
     assert text_of(deltas) == "quoted [1]"
     assert trail.failure == "deadline"
     assert engine.running == 0
+
+
+async def test_an_engine_that_stalls_in_mid_answer_ends_it_as_an_error() -> None:
+    engine = ScriptedEngine(texts=("a ", "b "), hangs=True)
+    answers = answering(engine)
+    answers._patience = Patience(next_s=0.02)
+    deltas, trail = await ask(answers, replace(JOB, stream=True))
+    assert text_of(deltas).split() == ["a", "b"]
+    assert deltas[-1].finish_reason == "error"
+    assert trail.failure == "deadline"
+    assert engine.running == 0
+
+
+async def test_an_engine_that_stalls_where_nobody_has_read_yet_yields_a_quoted_answer() -> None:
+    engine = ScriptedEngine(texts=("a ", "b "), hangs=True)
+    answers = answering(engine)
+    answers._patience = Patience(next_s=0.02)
+    deltas, trail = await ask(answers)
+    assert text_of(deltas) == "quoted [1]"
+    assert trail.failure == "deadline"
 
 
 async def test_half_an_answer_that_nobody_saw_is_replaced_whole() -> None:

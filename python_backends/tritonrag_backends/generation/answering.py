@@ -6,15 +6,15 @@
 Whatever one stage gave up stands in `degraded` of the first delta, behind what retrieval gave up, and in the answer's trail.
 """
 
-import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Final
 
 from tritonrag_backends.generation.answer_cache import AnswerCache
 from tritonrag_backends.generation.answer_key import answer_key
 from tritonrag_backends.generation.engine import Delta, Engine, Load, Prompt, Sampling, require_able
-from tritonrag_backends.generation.fallback import first_within, with_fallback
+from tritonrag_backends.generation.fallback import Patience, with_fallback, without_stalls
 from tritonrag_backends.generation.trail import AnswerTrail
 from tritonrag_backends.prompting.builder import BuiltPrompt, PromptBuilder
 from tritonrag_backends.prompting.citations import Citations
@@ -43,6 +43,9 @@ class AnswerJob:
     retrieval_degraded: str = ""
 
 
+_ENDLESS: Final = Patience()
+
+
 class Answering:
     """Holds what all answers share: the engine, the fallback, the prompts, the cache. Lives in one event loop."""
 
@@ -53,10 +56,10 @@ class Answering:
         extractive: Engine,
         prompts: PromptBuilder,
         cache: AnswerCache,
-        first_token_timeout_s: float = math.inf,
+        patience: Patience = _ENDLESS,
     ) -> None:
-        """`first_token_timeout_s`: an engine that writes nothing for so long has failed."""
-        self._first_token_timeout_s = first_token_timeout_s
+        """An engine that writes nothing for longer than `patience` has failed."""
+        self._patience = patience
         self._engine, self._extractive, self._prompts, self._cache = engine, extractive, prompts, cache
         self._prompt_fingerprint = prompts.fingerprint if engine.capabilities.reads_messages else ""
 
@@ -144,7 +147,7 @@ class Answering:
 
     def _generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         deltas = self._engine.generate(prompt, sampling)
-        return first_within(deltas, self._first_token_timeout_s, engine=self._engine.capabilities.engine)
+        return without_stalls(deltas, self._patience, engine=self._engine.capabilities.engine)
 
     def _or_quoted(
         self, deltas: AsyncGenerator[Delta, None], job: AnswerJob, prompt: Prompt, trail: AnswerTrail

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from tritonrag_backends.generation.engine import Delta
 from tritonrag_client.errors import (
@@ -61,23 +63,33 @@ async def with_fallback(
             yield delta
 
 
-async def first_within(
-    deltas: AsyncGenerator[Delta, None], timeout_s: float, *, engine: str
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Seconds for which an engine may write nothing: before its first delta, and before each that follows."""
+
+    first_s: float = math.inf
+    next_s: float = math.inf
+
+
+async def without_stalls(
+    deltas: AsyncGenerator[Delta, None], patience: Patience, *, engine: str
 ) -> AsyncGenerator[Delta, None]:
-    """The deltas. Raises DeadlineError where the first does not come in time, and closes them."""
+    """The deltas. Raises DeadlineError where one does not come in time, and closes them."""
+    allowed_s, variable = patience.first_s, "FIRST_TOKEN_TIMEOUT_S"
     async with aclosing(deltas):
-        try:
-            async with asyncio.timeout(timeout_s):
-                first = await anext(deltas, None)
-        except TimeoutError:
-            raise DeadlineError(
-                f"the {engine} engine wrote nothing within {timeout_s:g} s; try again later, or raise"
-                " TRITONRAG_GENERATOR_FIRST_TOKEN_TIMEOUT_S on the server"
-            ) from None
-        if first is not None:
-            yield first
-        async for delta in deltas:
+        while True:
+            try:
+                async with asyncio.timeout(None if math.isinf(allowed_s) else allowed_s):
+                    delta = await anext(deltas, None)
+            except TimeoutError:
+                raise DeadlineError(
+                    f"the {engine} engine wrote nothing for {allowed_s:g} s; try again later, or raise"
+                    f" TRITONRAG_GENERATOR_{variable} on the server"
+                ) from None
+            if delta is None:
+                return
             yield delta
+            allowed_s, variable = patience.next_s, "NEXT_TOKEN_TIMEOUT_S"
 
 
 async def _held_back(deltas: AsyncGenerator[Delta, None], engine: str, *, stream: bool) -> AsyncGenerator[Delta, None]:

@@ -4,6 +4,7 @@ from tritonrag_backends.generation.answer_cache import AnswerCache, open_store
 from tritonrag_backends.generation.answering import Answering
 from tritonrag_backends.generation.engine import Engine
 from tritonrag_backends.generation.extractive import Embed, ExtractiveEngine
+from tritonrag_backends.generation.fallback import Patience
 from tritonrag_backends.prompting.builder import PromptBuilder
 from tritonrag_backends.prompting.template import PromptTemplate
 from tritonrag_backends.settings import Settings
@@ -28,7 +29,9 @@ def open_answering(settings: Settings, embed: Embed, *, instance: int = 0) -> An
         extractive=extractive,
         prompts=prompts,
         cache=AnswerCache(store),
-        first_token_timeout_s=settings.generator.first_token_timeout_s,
+        patience=Patience(
+            first_s=settings.generator.first_token_timeout_s, next_s=settings.generator.next_token_timeout_s
+        ),
     )
 
 
