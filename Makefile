@@ -75,6 +75,13 @@ bench-guard: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## the share of 
 	@test -e $(STATE)/demo-index/CURRENT || { echo "building the index first, which is the demo's"; $(BIN)/tritonrag demo; }
 	@$(BIN)/python -m tritonrag_perf.guard --index $(STATE)/demo-index --embedder $(STATE)/embedder
 
+MINUTES ?= 60
+SOAK ?= $(STATE)/soak
+
+soak: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## an hour of mixed traffic: does anything grow? make soak MINUTES=60
+	@test -e $(STATE)/demo-index/CURRENT || { echo "building the index first, which is the demo's"; $(BIN)/tritonrag demo; }
+	@$(BIN)/python -m tritonrag_perf.soak --index $(STATE)/demo-index --embedder $(STATE)/embedder --minutes $(MINUTES) --output $(SOAK)
+
 # Each peer of docs/benchmarks/peers.md has an environment of its own, filled anew where its lock has changed.
 PEERS := $(notdir $(patsubst %/requirements.lock,%,$(wildcard perf/peers/*/requirements.lock)))
 PEER = $(STATE)/peers/$(NAME)
@@ -90,6 +97,18 @@ peer: | $(BIN)/python  ## a peer's environment, to be measured beside ours: make
 peers:  ## the environments of all peers (about 5 GB)
 	@for name in $(PEERS); do $(MAKE) --no-print-directory peer NAME=$$name || exit; done
 
+# pip-audit has an environment of its own, since its needs are not ours. --strict: a package that the service does not know, or a service that
+# does not answer, is a failure too. dev.lock holds all of demo.lock and llm.lock; torch, which is in no lock, is not asked about.
+AUDIT := $(STATE)/audit
+AUDITED := dev gpu model llm-model audit
+
+audit: | $(BIN)/python  ## does anything that is pinned have a known hole? asks PyPI's vulnerability service
+	@cmp -s requirements/audit.lock $(AUDIT)/filled-from.lock || { $(BIN)/python -m venv --clear $(AUDIT) && \
+	  $(AUDIT)/bin/python -m pip --disable-pip-version-check install --no-deps --progress-bar off --quiet --require-hashes -r requirements/audit.lock && \
+	  cp requirements/audit.lock $(AUDIT)/filled-from.lock; }
+	@status=0; for name in $(AUDITED); do echo "requirements/$$name.lock"; \
+	  $(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements/$$name.lock || status=1; done; exit $$status
+
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 SERVING = --extra export --extra build --extra genai --extra redis
 # The production image: Ubuntu 24.04's Python and glibc, the GPU builds instead of the CPU's; otherwise the versions that are tested here,
@@ -102,6 +121,7 @@ lock:  ## write requirements/*.lock anew from pyproject.toml (needs uv)
 	$(COMPILE) $(SERVING) --extra llm -c requirements/demo.lock pyproject.toml -o requirements/llm.lock
 	$(COMPILE) $(SERVING) --extra llm --extra perf --extra dev -c requirements/llm.lock pyproject.toml -o requirements/dev.lock
 	$(COMPILE_GPU) --extra gpu --extra redis --extra build -c <($(TESTED)) pyproject.toml -o requirements/gpu.lock
+	$(COMPILE) requirements/audit.in -o requirements/audit.lock
 
 lock-peers:  ## write perf/peers/*/requirements.lock anew (needs uv)
 	for name in $(PEERS); do $(COMPILE) perf/peers/$$name/requirements.in -o perf/peers/$$name/requirements.lock || exit; done
@@ -109,4 +129,4 @@ lock-peers:  ## write perf/peers/*/requirements.lock anew (needs uv)
 clean:  ## remove what was built here; leaves the virtual environment
 	rm -rf $(STATE)
 
-.PHONY: help demo llm check test bench bench-guard peer peers lock lock-peers clean
+.PHONY: help demo llm check test audit bench bench-guard soak peer peers lock lock-peers clean

@@ -12,6 +12,7 @@ from tritonrag_client._budget import Budget, put_timeout
 from tritonrag_client._core import LEAVE_S, AnswerJob
 from tritonrag_client._flows import Flow, Flows, Reader
 from tritonrag_client._status import from_text
+from tritonrag_client._wire import Message
 from tritonrag_client.errors import NotFoundError, RagError, RequestCancelledError
 from tritonrag_client.results import Answer, AnswerDelta
 
@@ -48,7 +49,7 @@ class AnswerFlow:
                 if delta is not None:
                     return delta
                 continue
-            yield partial(self._flows.flavour.sleep, pause_s)
+            yield from self._flows.pause(pause_s)
         return None
 
     def whole(self) -> Flow[Answer]:
@@ -102,7 +103,7 @@ class AnswerFlow:
     def _tell(self, budget: Budget) -> Flow[bool]:
         """Tell the server that nobody wants the answer any more; False where it knows of none. Failing is only logged."""
         try:
-            yield from self._flows.stop(self.progress.request_id, self._job.tenant, budget)
+            yield from self._flows.stop(self.progress.request_id, self._job.tenant, budget, at=self._job.tries.server)
         except NotFoundError:
             _logger.debug("request %s did not run when it should be stopped", self.progress.request_id)
             return False
@@ -114,30 +115,37 @@ class AnswerFlow:
         self.progress.require_wanted()
         call = self._call
         if call is None:
-            yield from self._flows.connect(self._job.budget)
-            call = self._send()
+            call = yield from self._begin()
         self.progress.require_wanted()  # `give_up` may have come before there was a call to leave
-        try:
-            message = yield call.read
-        except grpc.RpcError as error:
-            self._take(over=True)
-            raise self._flows.core.failure(error, self._job.budget) from error
-        if message is None:
-            self._take(over=True)
-        elif message.error_message:
-            yield from self._read_out(call)
-            raise from_text(message.error_message)
+        message = yield from self._next_message(call)
         self.progress.require_wanted()
         delta = self.progress.accept(message)
         if self.progress.complete:
             yield from self._read_out(call)
             self.progress.ended = True
+            self._job.tries.succeeded()
         return delta
 
-    def _send(self) -> Reader:
+    def _next_message(self, call: Reader) -> Flow[Message | None]:
+        """The next message, None at the end. Raises what the server says of a failure."""
+        budget, server = self._job.budget, self._job.tries.server
+        try:
+            message = yield call.read
+        except grpc.RpcError as error:
+            self._take(over=True)
+            raise self._flows.core.failure(error, budget, server) from error
+        if message is None:
+            self._take(over=True)
+        elif message.error_message:
+            yield from self._read_out(call)
+            raise (yield from self._flows.judged(from_text(message.error_message), server, budget))
+        return message
+
+    def _begin(self) -> Flow[Reader]:
+        server = yield from self._flows.reach(self._job.tries, self._job.budget)
         # The message is the same for each try, the time that is left is not.
         put_timeout(self._job.request, self._job.budget)
-        call = self._flows.calls.stream(self._job.request, timeout=self._job.budget.remaining_s())
+        call = self._flows.calls[server].stream(self._job.request, timeout=self._job.budget.remaining_s())
         self._leaving, self._sent = None, True
         self._flows.running.add(self)
         self._call = reader = self._flows.flavour.reader(call)

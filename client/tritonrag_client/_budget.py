@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Final
 
+from tritonrag_client._allowance import RetryAllowance
+from tritonrag_client._servers import Server, Servers
 from tritonrag_client._wire import Message
 from tritonrag_client.contract import TIMEOUT
-from tritonrag_client.errors import DeadlineError, RagError
+from tritonrag_client.errors import DeadlineError, RagError, UnavailableError
 from tritonrag_client.options import RetryPolicy, Timeouts
 
 _LONGEST_US: Final = 2**63 - 1  # the parameter is an int64
@@ -41,17 +43,57 @@ class Budget:
 
 
 class Tries:
-    """Decides after each failure of one call whether it is tried again. Used by one call at a time."""
+    """The tries of one request: where each goes, and after a failure whether there is another. Used by one call at a time."""
 
-    def __init__(self, policy: RetryPolicy, budget: Budget, draw: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        budget: Budget,
+        draw: Callable[[], float],
+        *,
+        allowance: RetryAllowance,
+        servers: Servers,
+    ) -> None:
         self._pauses_s = policy.pauses_s(draw, budget.left_s)
+        self._allowance, self._servers = allowance, servers
+        self._tried: list[Server] = []
+        allowance.request()
+
+    def aim(self) -> Server:
+        """The server that the next try goes to: one that was not tried yet, as long as there is one."""
+        if self.last:
+            self._tried.clear()
+        self._tried.append(server := self._servers.choose(self._tried))
+        return server
+
+    @property
+    def server(self) -> Server:
+        """Where the last try went."""
+        return self._tried[-1]
+
+    @property
+    def last(self) -> bool:
+        """Whether no server is left that was not tried."""
+        return len(self._tried) == len(self._servers)
 
     def pause_s(self, error: RagError) -> float:
-        """Seconds to wait before the next try; raises `error` where there shall be none."""
+        """Seconds to wait before the next try; raises `error` where there shall be none.
+
+        A server that is gone, drains or is not ready is left for another at once: that adds nothing to anybody's load. Everything
+        else is a retry, of which a client has so many and no more.
+        """
+        if isinstance(error, UnavailableError) and error.elsewhere:
+            self._servers.failed(self.server)
+            if not self.last:
+                return 0.0
         pause_s = next(self._pauses_s, None) if error.retryable else None
-        if pause_s is None:
+        if pause_s is None or not self._allowance.take():
             raise error
         return pause_s
+
+    def succeeded(self) -> None:
+        """Note that the last try was answered."""
+        self._servers.succeeded(self.server)
 
 
 def put_timeout(request: Message, budget: Budget) -> None:

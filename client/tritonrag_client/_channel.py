@@ -1,5 +1,6 @@
 """gRPC channels, and the five calls of Triton's service that a client makes. Alike for grpc and grpc.aio."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +54,15 @@ def open_channel(flavour: GrpcModule, url: str, tls: TlsOptions | None, options:
     if tls is None:
         return flavour.insecure_channel(url, options=arguments)
     return flavour.secure_channel(url, _credentials(tls), options=arguments)
+
+
+def require_addresses(url: object) -> tuple[str, ...]:
+    """`url`, one address or a sequence of them, as addresses, each once. Raises BadRequestError."""
+    if isinstance(url, str) or not isinstance(url, Sequence):
+        return (require_address(url),)
+    if not url:
+        raise BadRequestError(f"url is {url!r}; give host:port, such as 127.0.0.1:8001, of at least one server")
+    return tuple(dict.fromkeys(require_address(one) for one in url))
 
 
 def require_address(url: object) -> str:

@@ -3,16 +3,18 @@
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 import grpc
 
+from tritonrag_client._allowance import RetryAllowance
 from tritonrag_client._answers import AnswerProgress
 from tritonrag_client._budget import Budget, Tries
-from tritonrag_client._channel import Calls, open_channel, require_address
+from tritonrag_client._channel import Calls, open_channel, require_addresses
 from tritonrag_client._requests import answer_request
+from tritonrag_client._servers import Server, Servers
 from tritonrag_client._status import from_call
 from tritonrag_client._wire import GrpcChannel, GrpcFailure, GrpcModule, Message
 from tritonrag_client.contract import RAG
@@ -23,13 +25,16 @@ DEFAULT_URL: Final = "127.0.0.1:8001"
 # How long leaving an answer early may take, on top of the call's own time: for telling the server to stop and for reading the
 # rest. A healthy server needs some milliseconds; a reader is not held up for longer by one that is not.
 LEAVE_S: Final = 1.0
+# How long a server may take to say that it is ready, where another is left to go to. gRPC goes on connecting meanwhile, so that one
+# that is merely far away is there the next time. After RFC 8305 (Happy Eyeballs), whose delay between two addresses this is.
+ASIDE_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
     """What a client was made with."""
 
-    url: str
+    url: str | Sequence[str]
     timeouts: Timeouts
     retry: RetryPolicy
     tls: TlsOptions | None
@@ -37,7 +42,7 @@ class ClientSettings:
     model: AnswerModel
 
     def __post_init__(self) -> None:
-        require_address(self.url)
+        require_addresses(self.url)
         if self.model not in get_args(AnswerModel):
             raise BadRequestError(f"model is {self.model!r}; use one of {', '.join(get_args(AnswerModel))}")
         for name, kind in (("timeouts", Timeouts), ("retry", RetryPolicy), ("channel", ChannelOptions)):
@@ -63,6 +68,7 @@ class AnswerJob:
     request: Message
     progress: AnswerProgress
     budget: Budget
+    tries: Tries
     tenant: str | None
 
 
@@ -71,14 +77,22 @@ class ClientCore:
 
     def __init__(self, settings: ClientSettings, chance: Chance) -> None:
         self.settings = settings
-        self.connected = False
+        servers = [Server(url) for url in require_addresses(settings.url)]
+        self.servers = Servers(servers, chance.clock, first=int(chance.draw() * len(servers)))
+        self._allowance = RetryAllowance(settings.retry, chance.clock)
         self._chance = chance
         self._closed = False
 
-    def open(self, flavour: GrpcModule) -> tuple[GrpcChannel, Calls]:
-        """A channel of the module grpc or grpc.aio, and its calls."""
-        channel = open_channel(flavour, self.settings.url, self.settings.tls, self.settings.channel)
-        return channel, Calls(channel)
+    def open(self, flavour: GrpcModule) -> tuple[list[GrpcChannel], dict[Server, Calls]]:
+        """Channels of the module grpc or grpc.aio, and each server's calls.
+
+        A channel for each server: gRPC's own choice among addresses (round_robin) knows only which connections stand, and a Triton
+        that drains still takes connections.
+        """
+        channels = [
+            open_channel(flavour, server.url, self.settings.tls, self.settings.channel) for server in self.servers
+        ]
+        return channels, {server: Calls(channel) for server, channel in zip(self.servers, channels, strict=True)}
 
     def close(self) -> None:
         """Refuse everything from now on."""
@@ -100,9 +114,10 @@ class ClientCore:
         """The time for leaving an answer, LEAVE_S from now."""
         return Budget(Timeouts(connect_s=LEAVE_S, total_s=LEAVE_S), self._chance.clock)
 
-    def tries(self, budget: Budget) -> Tries:
-        """The tries of a call with this budget."""
-        return Tries(self.settings.retry, budget, self._chance.draw)
+    def tries(self, budget: Budget, server: Server | None = None) -> Tries:
+        """The tries of a call with this budget, at any server or only at this one."""
+        servers = self.servers if server is None else self.servers.only(server)
+        return Tries(self.settings.retry, budget, self._chance.draw, allowance=self._allowance, servers=servers)
 
     def answer(self, question: str, options: Mapping[str, Any], *, stream: bool) -> AnswerJob:
         """Everything that an answer needs, checked; nothing is sent yet."""
@@ -112,10 +127,11 @@ class ClientCore:
         if not isinstance(request_id, str):
             raise BadRequestError(f"request_id is {request_id!r}; give a str")
         request = answer_request(self.settings.model, question, request_id, rest, stream=stream)
-        progress = AnswerProgress(request_id, self.tries(budget), survives_us=self.settings.model == RAG)
-        return AnswerJob(request=request, progress=progress, budget=budget, tenant=rest.get("tenant"))
+        tries = self.tries(budget)
+        progress = AnswerProgress(request_id, tries, survives_us=self.settings.model == RAG)
+        return AnswerJob(request=request, progress=progress, budget=budget, tries=tries, tenant=rest.get("tenant"))
 
-    def failure(self, error: GrpcFailure, budget: Budget) -> RagError:
+    def failure(self, error: GrpcFailure, budget: Budget, server: Server) -> RagError:
         """What a failed call means. Notes a lost connection, so that the next try makes sure of a new one."""
         if self._closed:
             return RequestCancelledError("the client was closed while the request ran")
@@ -123,21 +139,20 @@ class ClientCore:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return budget.spent()
         if code is grpc.StatusCode.UNAVAILABLE and isinstance(failure, UnavailableError):
-            self.connected = False
-            return UnavailableError(f"{failure.message} (server {self.settings.url})")
+            server.connected = False
+            return UnavailableError(f"{failure.message} (server {server.url})", elsewhere=failure.elsewhere)
         return failure
 
-    def judge_connecting(self, error: GrpcFailure, budget: Budget) -> None:
-        """Take a failed ServerLive: any answer at all proves the connection.
+    def judge_connecting(self, error: GrpcFailure, budget: Budget, server: Server) -> None:
+        """Take a failed question whether a server lives or is ready: any answer at all proves the connection.
 
         Raises UnavailableError where none came, DeadlineError where the whole time is spent with that.
         """
-        failure = self.failure(error, budget)
+        failure = self.failure(error, budget, server)
         if isinstance(failure, DeadlineError):
             budget.remaining_s()
             raise UnavailableError(
-                f"{self.settings.url} did not answer within connect_s; does a Triton listen there?"
+                f"{server.url} did not answer within connect_s; does a Triton listen there?", elsewhere=True
             ) from error
         if isinstance(failure, UnavailableError | RequestCancelledError):
             raise failure from error
-        self.connected = True

@@ -4,7 +4,7 @@ A flow is a generator. Where it has to wait it yields a step: a callable without
 an awaitable of it (grpc.aio). The client's driver calls or awaits the step and sends the result in, or throws what it raised.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -12,11 +12,12 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import grpc
 from tritonclient.grpc import service_pb2
 
-from tritonrag_client._budget import Budget, put_timeout
+from tritonrag_client._budget import Budget, Tries, put_timeout
 from tritonrag_client._channel import Calls
-from tritonrag_client._core import LEAVE_S, ClientCore
+from tritonrag_client._core import ASIDE_S, LEAVE_S, ClientCore
 from tritonrag_client._requests import stop_request
-from tritonrag_client._status import from_text
+from tritonrag_client._servers import Server
+from tritonrag_client._status import from_text, knows_no_model
 from tritonrag_client._wire import GrpcCall, Message
 from tritonrag_client.contract import EMBEDDER, GENERATOR, RAG, RETRIEVE, RETRIEVER
 from tritonrag_client.errors import DeadlineError, NotFoundError, RagError, UnavailableError
@@ -70,54 +71,94 @@ class Flavour:
 class Flows:
     """The jobs of a client. `running` are the answers that have a call now."""
 
-    def __init__(self, core: ClientCore, calls: Calls, flavour: Flavour) -> None:
+    def __init__(self, core: ClientCore, calls: Mapping[Server, Calls], flavour: Flavour) -> None:
         self.core, self.calls, self.flavour = core, calls, flavour
         self.running: set[Leaver] = set()
 
-    def connect(self, budget: Budget) -> Flow[None]:
-        """Make sure of a connection, so that a silent address costs `connect_s` and not the whole time."""
-        self.core.require_open()
-        if self.core.connected:
-            return
-        try:
-            yield lambda: self.calls.live(_LIVE, timeout=budget.connect_s())
-        except grpc.RpcError as error:
-            self.core.judge_connecting(error, budget)
-        self.core.connected = True
+    def reach(self, tries: Tries, budget: Budget) -> Flow[Server]:
+        """The server for the next try, connected.
 
-    def retrying(self, budget: Budget, attempt: Callable[[], Flow[T]]) -> Flow[T]:
-        """The result of the first attempt that succeeds."""
-        tries = self.core.tries(budget)
+        Raises UnavailableError where it can't be reached; also where it is not ready, as long as another is left.
+        """
+        self.core.require_open()
+        server = tries.aim()
+        if server.connected:
+            return server
+        if tries.last:
+            yield from self._connect(server, budget)
+        else:
+            yield from self._look_at(server, budget)
+            self.core.servers.found_ready(server)
+        server.connected = True
+        return server
+
+    def pause(self, pause_s: float) -> Flow[None]:
+        """Wait so long; not at all where another server is asked at once."""
+        if pause_s:
+            yield partial(self.flavour.sleep, pause_s)
+
+    def retrying(self, tries: Tries, budget: Budget, send: Callable[[Server], Flow[T]]) -> Flow[T]:
+        """The result of the first try that succeeds."""
         while True:
             try:
-                return (yield from attempt())
+                server = yield from self.reach(tries, budget)
+                result = yield from send(server)
             except RagError as error:
                 pause_s = tries.pause_s(error)
-            yield partial(self.flavour.sleep, pause_s)
+            else:
+                tries.succeeded()
+                return result
+            yield from self.pause(pause_s)
 
     def infer_all(self, requests: Iterable[Message], parse: Callable[[Message], T], budget: Budget) -> Flow[list[T]]:
         """Requests to a batching model, one after the other, each tried again by itself; the parsed responses."""
         results = []
         for request in requests:
-            response = yield from self.retrying(budget, partial(self._infer, request, budget))
+            tries = self.core.tries(budget)
+            response = yield from self.retrying(tries, budget, partial(self._infer, request, budget))
             results.append(parse(response))
         return results
 
     def health(self, budget: Budget) -> Flow[Health]:
-        """Ask the server, then the contract's models."""
-        if not (yield from self._says_yes(self.calls.live, _LIVE, "live", budget)):
-            return Health(models=dict.fromkeys(MODELS, False))
-        ready = yield from self._says_yes(self.calls.ready, _READY, "ready", budget)
-        models = {}
-        for model in MODELS:
-            question = service_pb2.ModelReadyRequest(name=model)
-            models[model] = yield from self._says_yes(self.calls.model_ready, question, "ready", budget)
-        return Health(live=True, ready=ready, models=models)
+        """Ask the servers and their models, until one is ready with all of them: one that says yes speaks for all together."""
+        health = Health(models=dict.fromkeys(MODELS, False))
+        for server in self.core.servers:
+            one = yield from self._health_of(server, budget)
+            health = Health(
+                live=health.live or one.live,
+                ready=health.ready or one.ready,
+                models={model: health.models[model] or one.models[model] for model in MODELS},
+            )
+            if one.ready and all(one.models.values()):
+                break
+        return health
 
-    def stop(self, request_id: str, tenant: str | None, budget: Budget) -> Flow[None]:
-        """End a running generation; raises NotFoundError where there is none with this id and tenant."""
+    def stop(self, request_id: str, tenant: str | None, budget: Budget, at: Server | None = None) -> Flow[None]:
+        """End a running generation, where it is known `at` that server, else at whichever has it.
+
+        Raises NotFoundError where none has one with this id and tenant, and another error where one that could have it failed.
+        """
         request = stop_request(request_id, tenant)
-        yield from self.retrying(budget, partial(self._send_stop, request, budget))
+        servers = list(self.core.servers) if at is None else [at]
+        failures: list[RagError] = []
+        for server in servers:
+            tries = self.core.tries(budget, server)
+            try:
+                yield from self.retrying(tries, budget, partial(self._send_stop, request, budget))
+            except RagError as error:
+                failures.append(error)
+        if len(failures) == len(servers):
+            raise next((error for error in failures if not isinstance(error, NotFoundError)), failures[0])
+
+    def judged(self, error: RagError, server: Server, budget: Budget) -> Flow[RagError]:
+        """What a failure means, once a server that knows of no model was asked whether it is ready: it is not while it drains."""
+        if not knows_no_model(error):
+            return error
+        try:
+            yield from self._look_at(server, budget)
+        except RagError as unready:
+            return unready
+        return error
 
     def leave_all(self) -> Flow[None]:
         """Leave every answer that runs."""
@@ -125,32 +166,61 @@ class Flows:
         for leave in leaves:
             yield partial(self.flavour.ended, leave, 2 * LEAVE_S)  # each ends by itself within about LEAVE_S
 
-    def _infer(self, request: Message, budget: Budget) -> Flow[Any]:
-        yield from self.connect(budget)
+    def _connect(self, server: Server, budget: Budget) -> Flow[None]:
+        """Make sure of a connection, so that a silent address costs `connect_s` and not the whole time."""
+        try:
+            yield lambda: self.calls[server].live(_LIVE, timeout=budget.connect_s())
+        except grpc.RpcError as error:
+            self.core.judge_connecting(error, budget, server)
+
+    def _look_at(self, server: Server, budget: Budget) -> Flow[None]:
+        """Raises UnavailableError unless the server says at once that it is ready."""
+        try:
+            answer = yield lambda: self.calls[server].ready(_READY, timeout=min(ASIDE_S, budget.connect_s()))
+        except grpc.RpcError as error:
+            self.core.judge_connecting(error, budget, server)
+            answer = None
+        if answer is None or not answer.ready:
+            raise UnavailableError(f"the server {server.url} is not ready", elsewhere=True)
+
+    def _infer(self, request: Message, budget: Budget, server: Server) -> Flow[Any]:
         put_timeout(request, budget)
         try:
-            return (yield lambda: self.calls.infer(request, timeout=budget.remaining_s()))
+            return (yield lambda: self.calls[server].infer(request, timeout=budget.remaining_s()))
         except grpc.RpcError as error:
-            raise self.core.failure(error, budget) from error
+            failure = yield from self.judged(self.core.failure(error, budget, server), server, budget)
+            raise failure from error
 
-    def _send_stop(self, request: Message, budget: Budget) -> Flow[None]:
-        yield from self.connect(budget)
+    def _send_stop(self, request: Message, budget: Budget, server: Server) -> Flow[None]:
         # Without put_timeout: no queue shall drop the one message that frees the server.
-        reader = self.flavour.reader(self.calls.stream(request, timeout=budget.remaining_s()))
+        reader = self.flavour.reader(self.calls[server].stream(request, timeout=budget.remaining_s()))
         failure = None
         try:
             while (message := (yield reader.read)) is not None:
                 failure = failure or message.error_message
         except grpc.RpcError as error:
-            raise self.core.failure(error, budget) from error
+            raise self.core.failure(error, budget, server) from error
         if failure:
             raise from_text(failure)
 
-    def _says_yes(self, method: Callable[..., Any], question: Message, field: str, budget: Budget) -> Flow[bool]:
+    def _health_of(self, server: Server, budget: Budget) -> Flow[Health]:
+        calls = self.calls[server]
+        if not (yield from self._says_yes(server, calls.live, _LIVE, "live", budget)):
+            return Health(models=dict.fromkeys(MODELS, False))
+        ready = yield from self._says_yes(server, calls.ready, _READY, "ready", budget)
+        models = {}
+        for model in MODELS:
+            question = service_pb2.ModelReadyRequest(name=model)
+            models[model] = yield from self._says_yes(server, calls.model_ready, question, "ready", budget)
+        return Health(live=True, ready=ready, models=models)
+
+    def _says_yes(
+        self, server: Server, method: Callable[..., Any], question: Message, field: str, budget: Budget
+    ) -> Flow[bool]:
         try:
             response = yield lambda: method(question, timeout=budget.connect_s())
         except grpc.RpcError as error:
-            failure = self.core.failure(error, budget)
+            failure = self.core.failure(error, budget, server)
             if isinstance(failure, UnavailableError | DeadlineError | NotFoundError):
                 return False
             raise failure from error

@@ -27,6 +27,7 @@ from tritonrag_client.errors import (
 # Triton puts the request's id before its own messages, and a Python model's traceback after them.
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
 _TRACEBACK = "\n\nAt:\n"
+_UNKNOWN_MODEL: Final = "Request for unknown model"
 
 # The statuses that mean several things, and the parts of Triton's or gRPC's text that tell which.
 _AMBIGUOUS: Final = frozenset(
@@ -46,12 +47,16 @@ _TEXTS: Final[tuple[tuple[re.Pattern[str], type[RagError]], ...]] = (
         UnavailableError,
     ),  # a model's process died; reloading the model mends it
     (re.compile("has no available versions"), UnavailableError),  # the model is being loaded or unloaded
+    (
+        re.compile("^Server (exiting|is stopping|not ready)"),
+        UnavailableError,
+    ),  # after SIGTERM, while what had begun ends
     (re.compile("message larger than max"), BadRequestError),  # over max_message_bytes, ours or the server's
 )
 # What else Triton says in a stream, where it gives no status.
 _STREAM_TEXTS: Final[tuple[tuple[re.Pattern[str], type[RagError]], ...]] = (
     *_TEXTS,
-    (re.compile("^Request for unknown model"), NotFoundError),
+    (re.compile(f"^{_UNKNOWN_MODEL}"), NotFoundError),
     (re.compile("^(unexpected|expected|incomplete string|inference (input|request)) "), BadRequestError),
 )
 
@@ -81,18 +86,31 @@ def from_status(code: grpc.StatusCode, details: str | None) -> RagError:
     if (ours := parse_error(text)) is not None:
         return ours
     by_text = _by_text(text, _TEXTS) if code in _AMBIGUOUS else None
-    return (by_text or _STATUSES.get(code, InternalError))(text or f"the server gave no reason but {code.name}")
+    kind = by_text or _STATUSES.get(code, InternalError)
+    return _triton_said(kind, text or f"the server gave no reason but {code.name}")
 
 
 def from_text(text: str) -> RagError:
     """The error that the text of a failed stream means."""
     text = _clean(text)
-    return parse_error(text) or (_by_text(text, _STREAM_TEXTS) or InternalError)(text or "the server gave no reason")
+    return parse_error(text) or _triton_said(
+        _by_text(text, _STREAM_TEXTS) or InternalError, text or "the server gave no reason"
+    )
 
 
 def from_call(error: GrpcFailure) -> RagError:
     """The error that a failed gRPC call means."""
     return from_status(error.code(), error.details())
+
+
+def knows_no_model(error: RagError) -> bool:
+    """Whether Triton says that it has no such model, which it also says of each while it drains."""
+    return isinstance(error, NotFoundError) and error.message.startswith(_UNKNOWN_MODEL)
+
+
+def _triton_said(kind: type[RagError], text: str) -> RagError:
+    """An error that no model of ours sent."""
+    return UnavailableError(text, elsewhere=True) if kind is UnavailableError else kind(text)
 
 
 def _by_text(text: str, table: tuple[tuple[re.Pattern[str], type[RagError]], ...]) -> type[RagError] | None:

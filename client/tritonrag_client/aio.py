@@ -44,7 +44,7 @@ class AsyncRagClient:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         *,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         retry: RetryPolicy = DEFAULT_RETRY,
@@ -56,7 +56,7 @@ class AsyncRagClient:
     ) -> None:
         settings = ClientSettings(url=url, timeouts=timeouts, retry=retry, tls=tls, channel=channel, model=model)
         self._core, self._sleep = ClientCore(settings, _chance), _sleep
-        self._channel: GrpcChannel = None
+        self._channels: list[GrpcChannel] = []
         self._opened: Flows | None = None
 
     async def ask(self, question: str, **options: Unpack[AnswerOptions]) -> Answer:
@@ -119,8 +119,8 @@ class AsyncRagClient:
                 await _drive(self._opened.leave_all())
         finally:
             self._core.close()
-            if self._channel is not None:
-                await self._channel.close()
+            for channel in self._channels:
+                await channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -134,7 +134,7 @@ class AsyncRagClient:
     def _flows(self) -> Flows:
         # A channel of grpc.aio belongs to the loop in which it is made, so the first call makes it, not the constructor.
         if self._opened is None:
-            self._channel, calls = self._core.open(grpc.aio)
+            self._channels, calls = self._core.open(grpc.aio)
             self._opened = Flows(
                 self._core, calls, Flavour(sleep=self._sleep, reader=_Reader, start=_start, ended=_ended)
             )

@@ -72,10 +72,18 @@ class RequestCancelledError(RagError):
 
 
 class UnavailableError(RagError):
-    """The server can't be reached or is not ready."""
+    """The server can't be reached or is not ready.
+
+    `elsewhere` tells whether this server itself is gone, drains or is not ready, rather than that a model of it could not do its
+    work: another server may answer at once.
+    """
 
     code = "unavailable"
     retryable = True
+
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.elsewhere = elsewhere
 
 
 class DeniedError(RagError):

@@ -42,6 +42,10 @@ class Timeouts:
 class RetryPolicy:
     """When and how often to try again. Only errors whose `retryable` is true are tried again at all.
 
+    So that retries never multiply the load of a server that has too much of it, a client sends at most `share` of its requests
+    anew, and `spare` retries beyond that; afterwards errors are raised at once. Going to another server because one is gone, drains
+    or is not ready is no retry.
+
     `attempts` counts all tries, so 1 means never again. The pause before try n + 1 is drawn between (1 - jitter) and 1 times
     min(max_s, base_s * 2**(n - 1)); jitter 1 is "full jitter", which spreads clients best after an outage
     (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
@@ -51,6 +55,8 @@ class RetryPolicy:
     base_s: float = 0.1
     max_s: float = 2.0
     jitter: float = 1.0
+    share: float = 0.1
+    spare: int = 10
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
@@ -62,6 +68,12 @@ class RetryPolicy:
             )
         if not 0 <= self.jitter <= 1:
             raise BadRequestError(f"jitter is {self.jitter!r}; use 0 (no randomness) to 1 (full jitter)")
+        if not 0 <= self.share <= 1:
+            raise BadRequestError(
+                f"share is {self.share!r}; use 0 to 1, the part of all requests that may be sent anew"
+            )
+        if not isinstance(self.spare, int) or self.spare < 0:
+            raise BadRequestError(f"spare is {self.spare!r}; use a whole number of at least 0")
 
     def pauses_s(self, draw: Callable[[], float], left_s: Callable[[], float]) -> Iterator[float]:
         """The pauses before the second and every later try, in seconds; ends early where a pause would outlast the deadline.

@@ -74,7 +74,7 @@ class SearchResult:
 class Health:
     """What the server says of itself. `models` tells for each model of the contract whether it is ready.
 
-    A server that can't be reached is not live.
+    A server that can't be reached is not live. Of several servers it is what at least one of them says.
     """
 
     live: bool = False

@@ -37,9 +37,12 @@ T = TypeVar("T")
 
 
 class RagClient:
-    """Asks a tritonrag server over gRPC. Threads may share one; close it, or use it as a context manager.
+    """Asks a tritonrag server over gRPC, or one of several. Threads may share one; close it, or use it as a context manager.
 
     It connects with the first call. gRPC does not survive a fork: make the client in the child.
+
+    `url`: an address, or a list of them, of servers of the same index, which are asked in turn. One that is gone, drains or is not
+    ready is left for another at once, and so is an answer of which nothing has come yet.
 
     `model`: "generator" retrieves on the server by itself; "rag" is the ensemble of retriever and generator.
 
@@ -49,7 +52,7 @@ class RagClient:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         *,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         retry: RetryPolicy = DEFAULT_RETRY,
@@ -61,7 +64,7 @@ class RagClient:
     ) -> None:
         settings = ClientSettings(url=url, timeouts=timeouts, retry=retry, tls=tls, channel=channel, model=model)
         self._core = ClientCore(settings, _chance)
-        self._channel, calls = self._core.open(grpc)
+        self._channels, calls = self._core.open(grpc)
         self._flows = Flows(self._core, calls, Flavour(sleep=_sleep, reader=_Reader, start=_start, ended=_ended))
 
     def ask(self, question: str, **options: Unpack[AnswerOptions]) -> Answer:
@@ -119,7 +122,8 @@ class RagClient:
             _drive(self._flows.leave_all())
         finally:
             self._core.close()
-            self._channel.close()
+            for channel in self._channels:
+                channel.close()
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from tritonrag.admin_key import MEASURING_APIS
 from tritonrag.launcher import TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import Settings, load_settings
@@ -92,7 +93,7 @@ def measure(
         LimitWorkers(settings, questions.texts, processes=len(os.sched_getaffinity(0))) as workers,
         TritonServer() as server,
     ):
-        running = server.start(ServeOptions(settings=settings))
+        running = server.start(ServeOptions(settings=settings, open_apis=MEASURING_APIS))
         sides = Sides(
             workers=workers,
             perf_analyzer=PerfAnalyzer.locate(Path(folder)),

@@ -146,7 +146,7 @@ def _served(index: Path, embedder: Path, poll_s: float) -> Iterator[dict[str, An
     """A server of this index; what it said when it was ready."""
     command = [str(Path(sys.executable).with_name("tritonrag")), "serve", "--json"]
     command += ["--index", str(index), "--embedder", str(embedder)]
-    command += [argument for name in ("http", "grpc", "metrics") for argument in (f"--{name}-port", "0")]
+    command += [argument for name in ("http", "grpc", "metrics", "health") for argument in (f"--{name}-port", "0")]
     environment = {**os.environ, "TRITONRAG_RETRIEVER_POLL_S": str(poll_s)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from tritonrag.admin_key import MEASURING_APIS
 from tritonrag.launcher import TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_client.contract import RAG, RETRIEVE
@@ -198,7 +199,7 @@ class Bench:
 def measure(plan: Plan, index: Path, embedder: Path, questions: QuestionSet) -> Iterator[OpenLoop]:
     """The record after each round, and once more at the end. Raises what starting a server and the warm-up do."""
     with tempfile.TemporaryDirectory(prefix="tritonrag-perf-") as name, TritonServer() as server:
-        running = server.start(ServeOptions(settings=uncached_settings(index, embedder)))
+        running = server.start(ServeOptions(settings=uncached_settings(index, embedder), open_apis=MEASURING_APIS))
         found = PerfAnalyzer.locate(Path(name))
         with ServerStatistics(running.grpc_url) as statistics:
             bench = Bench(

@@ -7,11 +7,19 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tritonrag_client.errors import InternalError, NotFoundError, RagError, UnavailableError, parse_error
+from tritonrag_client.errors import (
+    DeniedError,
+    InternalError,
+    NotFoundError,
+    RagError,
+    UnavailableError,
+    parse_error,
+)
 from tritonrag_perf.load import Load, Windows
 from tritonrag_perf.measurement import Measurement, read_first_responses, read_report, read_request_count
 from tritonrag_perf.perf_analyzer_setup import environment, find_binary, link_libraries, read_version
 from tritonrag_perf.scrape_use import children_cpu_s
+from tritonrag_perf.server_time import OPEN_FOR_MEASURING, RESTRICTED
 
 _UNSTABLE = "Failed to obtain stable measurement"
 _NO_REQUEST_ENDED = (
@@ -121,6 +129,8 @@ class _NoRequestEndedError(InternalError):
 
 def explain_failure(returncode: int, stderr: str) -> RagError:
     """The error behind a failed run: that of the request, or of the connection."""
+    if RESTRICTED in stderr:
+        return DeniedError(OPEN_FOR_MEASURING)
     failed = _REQUEST_FAILED.search(stderr)
     if failed is not None:
         message = failed["message"].strip()

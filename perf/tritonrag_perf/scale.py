@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
+from tritonrag.admin_key import MEASURING_APIS
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import Settings
@@ -107,7 +108,7 @@ class Bench:
     def _started(self, stack: ExitStack, asker: Asker, name: str, settings: Settings, clients: int) -> RunningServer:
         """A server that has been asked a while: what is done once is not measured. Raises what a start and a load raise."""
         _tell(f"starting and warming up a server with {name}")
-        running = stack.enter_context(TritonServer()).start(ServeOptions(settings=settings))
+        running = stack.enter_context(TritonServer()).start(ServeOptions(settings=settings, open_apis=MEASURING_APIS))
         with ServerStatistics(running.grpc_url) as statistics:
             triton = statistics.server_version()
         self.record = replace(self.record, software=f"Triton {triton}, perf_analyzer {asker.perf_analyzer.version}")

@@ -6,12 +6,18 @@ not when the answer is complete: see the latency for that.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from tritonrag_client.errors import UnavailableError
+from tritonrag_client.errors import DeniedError, UnavailableError
+
+RESTRICTED: Final = "protocol is restricted"  # Triton's words, beside the status UNAVAILABLE
+OPEN_FOR_MEASURING: Final = (
+    "the server keeps its counters and configurations to itself; start it for measuring with: tritonrag serve"
+    " --open-api model-config --open-api statistics"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +93,12 @@ def stage_times(before: Mapping[str, Counters], after: Mapping[str, Counters]) -
 
 
 class ServerStatistics:
-    """Reads counters from a Triton over gRPC. A context manager."""
+    """Reads counters from a Triton over gRPC. A context manager. `headers` open what the server restricts."""
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 10.0, headers: Mapping[str, str] | None = None) -> None:
         self._url = url
         self._timeout_s = timeout_s
+        self._headers = headers
         self._client = InferenceServerClient(url)
 
     def __enter__(self) -> Self:
@@ -101,7 +108,7 @@ class ServerStatistics:
         self._client.close()
 
     def server_version(self) -> str:
-        """Triton's version. Raises UnavailableError."""
+        """Triton's version. Raises UnavailableError, as all of these, and DeniedError where the server restricts what is asked."""
         return str(self._call("get_server_metadata").version)
 
     def models_of(self, model: str) -> tuple[str, ...]:
@@ -119,8 +126,10 @@ class ServerStatistics:
 
     def _call(self, method: str, *arguments: str) -> Any:  # noqa: ANN401 - protobuf messages, untyped
         try:
-            return getattr(self._client, method)(*arguments, client_timeout=self._timeout_s)
+            return getattr(self._client, method)(*arguments, headers=self._headers, client_timeout=self._timeout_s)
         except InferenceServerException as error:
+            if RESTRICTED in error.message():
+                raise DeniedError(f"{self._url}: {OPEN_FOR_MEASURING}") from error
             raise UnavailableError(
                 f"the server at {self._url} does not answer {method}: {error.message()}; is it ready?"
             ) from error

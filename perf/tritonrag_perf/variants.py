@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonrag.admin_key import MEASURING_APIS
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.settings import load_settings
@@ -87,7 +88,7 @@ def _start(plan: Plan, variant: Variant, stack: ExitStack) -> RunningServer:
         "TRITONRAG_RETRIEVER_CACHE_BYTES": "0",
     }
     return stack.enter_context(TritonServer()).start(
-        ServeOptions(settings=load_settings(fixed | dict(variant.variables)))
+        ServeOptions(settings=load_settings(fixed | dict(variant.variables)), open_apis=MEASURING_APIS)
     )
 
 

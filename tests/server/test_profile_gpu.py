@@ -235,5 +235,6 @@ def test_tokens_are_counted(gpu_wire: Wire) -> None:
 
 
 def _config(wire: Wire, model: str) -> Any:
-    with urllib.request.urlopen(f"{wire.server.http_url}/v2/models/{model}/config", timeout=20) as answer:
+    url, headers = f"{wire.server.http_url}/v2/models/{model}/config", dict(wire.server.admin_headers)
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:
         return json.load(answer)

@@ -66,7 +66,7 @@ def plain_wire(plain_server: RunningServer) -> Iterator[Wire]:
 
 def test_one_is_a_model_and_the_other_an_ensemble(server: RunningServer, plain_server: RunningServer) -> None:
     for one, models in ((server, ("retrieve",)), (plain_server, ("retrieve", "embedder", "retriever"))):
-        with ServerStatistics(one.grpc_url) as statistics:
+        with ServerStatistics(one.grpc_url, headers=one.admin_headers) as statistics:
             assert statistics.models_of("retrieve") == models
 
 

@@ -63,7 +63,7 @@ def command(tmp_path: Path, repository: Path) -> list[str]:
         "--model-repository",
         str(repository),
     ]
-    ports = [argument for name in ("http", "grpc", "metrics") for argument in (f"--{name}-port", "0")]
+    ports = [argument for name in ("http", "grpc", "metrics", "health") for argument in (f"--{name}-port", "0")]
     return [*program, "--index", str(index), "--embedder", str(embedder), *ports]
 
 
@@ -73,6 +73,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
     temporary.mkdir()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TRITONRAG_")}
     return {**clean, "TMPDIR": str(temporary)}
+
+
+@pytest.fixture
+def unwatched(environment: dict[str, str]) -> None:
+    """Without the supervisor, which would start Triton again."""
+    environment["TRITONRAG_SUPERVISOR_ENABLED"] = "false"
 
 
 @pytest.fixture
@@ -129,6 +135,7 @@ def test_killed_outright_it_leaves_no_triton(serve: Serve) -> None:
     assert all(is_free("127.0.0.1", serve.said[f"{name}_port"]) for name in ("http", "grpc", "metrics"))
 
 
+@pytest.mark.usefixtures("unwatched")
 def test_a_triton_that_dies_ends_it_with_an_error_that_names_the_log(serve: Serve) -> None:
     os.kill(serve.said["triton_pid"], signal.SIGKILL)
     _, errors = serve.process.communicate(timeout=TIMEOUT_S)

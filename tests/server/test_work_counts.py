@@ -32,7 +32,7 @@ def questions(settings: Settings) -> Iterator[str]:
 
 @pytest.fixture
 def statistics(wire: Wire) -> Iterator[ServerStatistics]:
-    with ServerStatistics(wire.server.grpc_url) as reader:
+    with ServerStatistics(wire.server.grpc_url, headers=wire.server.admin_headers) as reader:
         yield reader
 
 

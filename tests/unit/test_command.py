@@ -19,6 +19,7 @@ COMMANDS = (
     "index build",
     "export embedder",
     "serve",
+    "health",
     "ask",
     "search",
     "doctor",

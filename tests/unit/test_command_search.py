@@ -1,6 +1,7 @@
 """`tritonrag search` against a server that finds by a script."""
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -46,3 +47,16 @@ def test_json_says_it_in_its_one_line(triton: ScriptedTriton, capsys: Capture, d
     said = json.loads(out)
     assert ([passage["passage_id"] for passage in said.pop("passages")], err) == ([0, 1], "")
     assert said == {"index_version": 3, "degraded": degraded}
+
+
+def test_of_several_servers_one_that_is_there_is_enough(
+    triton: ScriptedTriton, capsys: Capture, unused_tcp_port: int
+) -> None:
+    url = f"127.0.0.1:{unused_tcp_port}, {os.environ['TRITONRAG_URL']}"
+    assert search(triton, "", "--url", url) == 0
+    assert capsys.readouterr().out.startswith("1. t")
+
+
+def test_each_of_several_addresses_needs_a_port(triton: ScriptedTriton, capsys: Capture) -> None:
+    assert search(triton, "", "--url", "127.0.0.1:8001,localhost") == 2
+    assert "'localhost'" in capsys.readouterr().err

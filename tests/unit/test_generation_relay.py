@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from tritonrag_backends.generation.engine import Delta
-from tritonrag_backends.generation.relay import relay
+from tritonrag_backends.generation.relay import MOST_CHARACTERS, relay
 from tritonrag_backends.generation.running import Generation
 from tritonrag_client.errors import DeadlineError
 
@@ -92,3 +92,62 @@ async def test_no_work_begins_after_the_deadline() -> None:
     with pytest.raises(DeadlineError):
         await anext(relay(engine(), Generation(), lambda: False, deadline_s=asyncio.get_running_loop().time()))
     assert not begun
+
+
+async def test_a_long_answer_comes_in_fewer_responses_and_whole() -> None:
+    words = [f"w{number} " for number in range(1000)]
+    engine = ScriptedEngine(*words)
+    deltas = [delta async for delta in relay(engine.generate(), Generation(), lambda: False)]
+    assert "".join(delta.text for delta in deltas) == "".join(words)
+    assert [delta.text for delta in deltas[:20]] == words[:20]
+    assert len(deltas) < len(words) / 2
+
+
+async def test_what_is_held_back_comes_while_the_engine_is_silent() -> None:
+    engine = ScriptedEngine(*(["x"] * 40), hangs=True)
+    deltas = relay(engine.generate(), Generation(), lambda: False, poll_s=60)
+    text = ""
+    while len(text) < 40:
+        text += (await anext(deltas)).text
+    await deltas.aclose()
+    assert engine.closed
+
+
+async def test_what_is_held_back_comes_before_the_engines_error() -> None:
+    async def failing() -> AsyncGenerator[Delta, None]:
+        for _ in range(40):
+            yield Delta(text="x")
+        raise ValueError("boom")
+
+    deltas, text = relay(failing(), Generation(), lambda: False), ""
+    while len(text) < 40:
+        text += (await anext(deltas)).text
+    with pytest.raises(ValueError, match="boom"):
+        await anext(deltas)
+
+
+async def test_a_stop_passes_on_what_is_held_back() -> None:
+    engine, generation = ScriptedEngine(*(["x"] * 40), hangs=True), Generation()
+    deltas = []
+    async for delta in relay(engine.generate(), generation, lambda: False):
+        deltas.append(delta)
+        if len(deltas) == 32:
+            generation.stopped.set()
+    assert (deltas[-1].finish_reason, "".join(delta.text for delta in deltas)[:32]) == ("cancelled", "x" * 32)
+
+
+async def test_an_engine_that_does_not_end_is_ended_by_the_answers_length() -> None:
+    closed = False
+
+    async def endless() -> AsyncGenerator[Delta, None]:
+        nonlocal closed
+        try:
+            while True:
+                yield Delta(text="x" * 10_000)
+        finally:
+            closed = True
+
+    deltas = [delta async for delta in relay(endless(), Generation(), lambda: False)]
+    assert deltas[-1].finish_reason == "length"
+    assert sum(len(delta.text) for delta in deltas) <= MOST_CHARACTERS + 10_000
+    assert closed

@@ -55,8 +55,41 @@ def test_a_score_that_is_no_number_is_refused() -> None:
         without_padding(np.array([1]), np.array([np.nan], np.float32), np.array([b"x"], np.object_))
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"text": "only"}', b"\xff", b'"text"'])
+GOOD = b'{"text":"t","title":"","uri":"","start":0,"end":1,"metadata":{}}'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"text": "only"}',
+        b"\xff",
+        b'"text"',
+        b" " + GOOD,
+        b"\xef\xbb\xbf" + GOOD,
+        GOOD.decode().encode("utf-16"),
+        GOOD.replace(b'"t"', b"7"),
+        GOOD.replace(b'"t"', b"null"),
+        GOOD.replace(b'"t"', b'"\\ud800"'),
+        GOOD.replace(b'"t"', b'"\xed\xa0\x80"'),
+        GOOD.replace(b":0", b":true"),
+        GOOD.replace(b":0", b':"0"'),
+        GOOD.replace(b":0", b":" + b"7" * 5000),
+        GOOD.replace(b"{}", b"[]"),
+        GOOD.replace(b"{}", b'{"a":NaN}'),
+        GOOD.replace(b"{}", b'{"a":"\\udfff"}'),
+        GOOD.replace(b"{}", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    ],
+    ids=lambda raw: repr(raw[:70]),
+)
 def test_what_is_no_passage_is_refused_by_position(raw: bytes) -> None:
     good = Passage(text="t", title="", uri="", start=0, end=1).to_json()
     with pytest.raises(BadRequestError, match=r"passages\[1\]"):
         parse_passages([good, raw])
+
+
+def test_escapes_that_are_text_are_read() -> None:
+    (passage,) = parse_passages([GOOD.replace(b'"t"', b'"\\ud83d\\ude00 \\\\ud800"')])
+    assert passage.text == "\U0001f600 \\ud800"

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -16,6 +16,10 @@ class Version:
 
     manifest: str
     reused: "Version | None" = None
+    degraded: str = ""
+
+    def doubted(self, why: str) -> "Version":
+        return replace(self, degraded=why)
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Directory:
     broken: dict[str, Exception] = field(default_factory=dict)
     while_opening: list[Callable[[], None]] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
+    damage: str = ""
     takes_s: float = 0.0
     now_s: float = 0.0
 
@@ -55,6 +60,7 @@ class Followed:
             open_index=directory.open_index,
             poll_s=0.001,
             on_reload=self.events.append,
+            damage=lambda _: directory.damage,
             clock=lambda: directory.now_s,
         )
 
@@ -225,3 +231,22 @@ def test_while_a_version_is_being_opened_the_old_one_is_there(directory: Directo
     directory.name, directory.while_opening = "v2", [lambda: seen.append(followed.serves())]
     followed.live.look()
     assert seen == ["v1"]
+
+
+def test_a_served_version_whose_files_are_changed_is_told_once_and_says_so_itself(
+    directory: Directory, followed: Followed
+) -> None:
+    directory.damage = "a file was changed"
+    for _ in range(3):
+        followed.live.look()
+    assert [(event.damage, event.error) for event in followed.events] == [("a file was changed", None)]
+    assert followed.live.current.degraded == "a file was changed"
+    assert followed.serves() == "v1"
+
+
+def test_the_version_that_comes_after_it_is_trusted_again(directory: Directory, followed: Followed) -> None:
+    directory.damage = "a file was changed"
+    followed.live.look()
+    directory.damage, directory.name = "", "v2"
+    followed.live.look()
+    assert (followed.serves(), followed.live.current.degraded) == ("v2", "")

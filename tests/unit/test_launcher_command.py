@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import pytest
 
+from tritonrag.admin_key import AdminKey
 from tritonrag.commands.serve import ServeRequest
 from tritonrag.launcher import _open_log
+from tritonrag.tls import ServerTls
 from tritonrag.triton_command import (
     ServeOptions,
     find_model_repository,
@@ -53,7 +55,9 @@ def home(triton: TritonParts) -> Iterator[TritonHome]:
 
 @pytest.fixture
 def arguments(triton: TritonParts, home: TritonHome) -> Arguments:
-    return lambda options: triton_arguments(options, triton, home, address="127.0.0.1", ports=PORTS)
+    return lambda options: triton_arguments(
+        options, triton, home, address="127.0.0.1", ports=PORTS, admin_key=AdminKey(value="secret")
+    )
 
 
 def test_only_the_models_asked_for_are_loaded_and_every_service_is_bound_to_the_address(arguments: Arguments) -> None:
@@ -66,6 +70,27 @@ def test_only_the_models_asked_for_are_loaded_and_every_service_is_bound_to_the_
     } <= set(line)
     for service, port in PORTS.items():
         assert {f"--{service}-address=127.0.0.1", f"--{service}-port={port}"} <= set(line)
+
+
+def test_what_an_operator_may_do_is_restricted_on_both_protocols_unless_it_is_opened(arguments: Arguments) -> None:
+    for options, closed in ((ServeOptions(), True), (ServeOptions(open_apis=("logging",)), False)):
+        flags = [argument for argument in arguments(options) if "restricted" in argument]
+        assert [flag.partition("=")[0] for flag in flags] == ["--grpc-restricted-protocol", "--http-restricted-api"]
+        assert all("trace" in flag and ("logging" in flag) is closed for flag in flags)
+
+
+def test_with_tls_only_grpc_leaves_this_machine(triton: TritonParts, home: TritonHome) -> None:
+    tls = ServerTls(certificate=Path("/c.pem"), key=Path("/k.pem"))
+    options = ServeOptions(tls=tls)
+    line = triton_arguments(options, triton, home, address="192.0.2.1", ports=PORTS, admin_key=AdminKey())
+    assert {"--grpc-address=192.0.2.1", "--http-address=127.0.0.1", "--metrics-address=127.0.0.1"} <= set(line)
+    assert "--grpc-use-ssl=true" in line
+
+
+def test_neither_the_key_nor_what_opens_it_is_in_the_environment_of_the_models(
+    triton: TritonParts, home: TritonHome
+) -> None:
+    assert not [name for name in triton_environment(ServeOptions(), triton, home, {}) if "ADMIN" in name]
 
 
 def test_what_a_model_calls_is_loaded_with_it(arguments: Arguments) -> None:

@@ -19,6 +19,8 @@ from tritonrag.cli_index import index_app
 from tritonrag.cli_plan import plan
 from tritonrag.options import (
     AllowNonLoopback,
+    ClientCert,
+    ClientKey,
     DrainTimeoutS,
     EmbedderDir,
     EvalCutoffs,
@@ -29,6 +31,7 @@ from tritonrag.options import (
     EvalQuestions,
     EvalSplit,
     Filter,
+    HealthUrl,
     Host,
     IndexDir,
     Json,
@@ -40,19 +43,26 @@ from tritonrag.options import (
     SearchMode,
     Tenant,
     TimeoutS,
+    TlsCa,
     Url,
     Verbose,
     port_option,
     to_mode,
+    to_tls,
 )
 from tritonrag.serve_options import (
     AnswerCache,
+    DrainDelayS,
     Engine,
     GeneratorModel,
     OpenaiModel,
     OpenaiUrl,
+    OpenApi,
     PromptTemplate,
     ReadyTimeoutS,
+    TlsCert,
+    TlsClientCa,
+    TlsKey,
     TritonDir,
     TrtllmModel,
 )
@@ -82,6 +92,7 @@ def serve(
     http_port: Annotated[int, port_option("http")] = 8000,
     grpc_port: Annotated[int, port_option("grpc")] = 8001,
     metrics_port: Annotated[int, port_option("metrics")] = 8002,
+    health_port: Annotated[int, port_option("health")] = 8003,
     host: Host = "127.0.0.1",
     profile: Profile = "cpu",
     engine: Engine = None,
@@ -94,7 +105,12 @@ def serve(
     model_repository: ModelRepository = None,
     triton_dir: TritonDir = None,
     allow_non_loopback: AllowNonLoopback = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
+    open_api: OpenApi = None,
     ready_timeout_s: ReadyTimeoutS = None,
+    drain_delay_s: DrainDelayS = 0.0,
     drain_timeout_s: DrainTimeoutS = 30,
     log_file: LogFile = None,
     verbose: Verbose = False,
@@ -108,10 +124,21 @@ def serve(
 
 
 @app.command()
+def health(*, url: HealthUrl = "http://127.0.0.1:8003", json: Json = False) -> None:
+    """Ask a running server how it is. Exit status: 0 ready, 1 not ready, 2 nobody answers."""
+    from tritonrag.commands.health import run  # noqa: PLC0415 - heavy
+
+    run(url=url, json=json)
+
+
+@app.command()
 def ask(
     question: Annotated[str, typer.Argument()],
     *,
     url: Url = "127.0.0.1:8001",
+    tls_ca: TlsCa = None,
+    tls_cert: ClientCert = None,
+    tls_key: ClientKey = None,
     num_passages: NumPassages = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
@@ -137,6 +164,7 @@ def ask(
         AskRequest(
             question=question,
             url=url,
+            tls=to_tls(tls_ca, tls_cert, tls_key),
             num_passages=num_passages,
             mode=mode,
             tenant=tenant,
@@ -161,6 +189,9 @@ def search(
     question: Annotated[str, typer.Argument()],
     *,
     url: Url = "127.0.0.1:8001",
+    tls_ca: TlsCa = None,
+    tls_cert: ClientCert = None,
+    tls_key: ClientKey = None,
     num_passages: NumPassages = None,
     mode: SearchMode = None,
     tenant: Tenant = None,
@@ -174,6 +205,7 @@ def search(
     run(
         question,
         url=url,
+        tls=to_tls(tls_ca, tls_cert, tls_key),
         num_passages=num_passages,
         mode=mode,
         tenant=tenant,

@@ -9,20 +9,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from tritonrag import die_with_parent
+from tritonrag.admin_key import AdminKey, has_taken_its_arguments
 from tritonrag.ports import address_of, choose_ports, is_free, reachable
-from tritonrag.processes import has_exited, kill_session, session_members, shared_memory
+from tritonrag.processes import exit_status, has_exited, kill_session, session_members, shared_memory
 from tritonrag.repository import prepare
 from tritonrag.triton_command import (
     ServeOptions,
     find_model_repository,
+    loaded_models,
+    plain_address,
+    require_access,
     require_profile,
     triton_arguments,
     triton_environment,
@@ -39,15 +43,22 @@ _BEYOND_DRAIN_S = 15.0  # what Triton may need after its drain timeout to unload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningServer:
-    """A Triton that is ready. `host` is the address under which this machine reaches it."""
+    """A Triton that is ready. `host` is the address under which this machine reaches its gRPC, `plain_host` HTTP and metrics,
+    which know no TLS. `admin_headers` open the APIs that are restricted, over HTTP as headers and over gRPC as metadata.
+    `models` are those that were loaded by name, from the repository at `models_dir`.
+    """
 
     host: str
+    plain_host: str
     http_port: int
     grpc_port: int
     metrics_port: int
     pid: int
     log_path: Path
     shm_prefix: str
+    models: tuple[str, ...] = ()
+    models_dir: Path = Path()
+    admin_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def grpc_url(self) -> str:
@@ -57,7 +68,7 @@ class RunningServer:
     @property
     def http_url(self) -> str:
         """Where Triton's own HTTP endpoints are."""
-        return f"http://{self.host}:{self.http_port}"
+        return f"http://{self.plain_host}:{self.http_port}"
 
 
 class TritonServer:
@@ -74,6 +85,9 @@ class TritonServer:
         self._stop_timeout_s = 0.0
         self._running: RunningServer | None = None
         self._session: int | None = None
+        self._options: ServeOptions | None = None
+        self._kept_log: Path | None = None
+        self._was_ready = False
 
     def __enter__(self) -> Self:
         return self
@@ -86,18 +100,37 @@ class TritonServer:
     def start(self, options: ServeOptions) -> RunningServer:
         """Start Triton and return once every model is ready.
 
-        Raises BadRequestError for a port that is taken or a setting, profile or log file that can't be, NotFoundError for a
+        Raises BadRequestError for a port that is taken or a setting, profile, log or TLS file that can't be, NotFoundError for a
         missing Triton, repository or file of the embedder's, the models' own error where one does not load, InternalError with
         the log's path where Triton ends or is not ready in `ready_timeout_s`.
         """
         require_profile(find_model_repository(options.model_repository), options.profile)
+        require_access(options)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._start_once(options)
+                return self._started(self._start_once(options), options)
             except _PortLostError:
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError  # the loop returns or raises
+
+    def restart(self) -> RunningServer:
+        """Start anew what was started before, on the same ports; what is left of it is ended first.
+
+        A log file that was given is put aside as FILE.1. Raises what `start` raises.
+        """
+        if self._options is None:
+            raise UnavailableError("nothing was started that could be started again")
+        self.kill()
+        if self._options.log_file is not None:
+            with suppress(OSError):  # without it the old log is overwritten, and the server runs
+                self._options.log_file.replace(f"{self._options.log_file}.1")
+        return self.start(self._options)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there is a Triton, be it one that has ended and was not taken down yet."""
+        return self._process is not None
 
     def stop(self, timeout_s: float | None = None, *, hurry: Callable[[], bool] = lambda: False) -> None:
         """Let Triton finish what it has begun (SIGTERM), then end what is left (SIGKILL) and remove every trace.
@@ -145,29 +178,49 @@ class TritonServer:
         left += [f"shared memory {region}" for region in shared_memory(running.shm_prefix)]
         home = Path(tempfile.gettempdir()) / running.shm_prefix
         left += [f"folder {home}"] if home.exists() else []
-        ports = (running.http_port, running.grpc_port, running.metrics_port)
-        return left + [f"port {port}" for port in ports if not is_free(running.host, port)]
+        left += [] if is_free(running.host, running.grpc_port) else [f"port {running.grpc_port}"]
+        plain = (running.http_port, running.metrics_port)
+        return left + [f"port {port}" for port in plain if not is_free(running.plain_host, port)]
 
     def failure(self) -> RagError:
         """Why Triton ended or does not get ready, from its log, which is kept where it outlives the server's folder."""
         if self._running is None or self._process is None:
             return UnavailableError("Triton was not started")
         log_path = self._running.log_path
-        error_log, status = read_log(log_path), self._process.poll()
+        error_log, status = read_log(log_path), exit_status(self._process.pid)
         if self._home is not None and log_path.is_relative_to(self._home.path):
             with suppress(OSError):  # a full disk must not hide what the log says
-                log_path = Path(shutil.copy(log_path, kept_log(self._home)))
-        return failure(error_log, log_path=log_path, exit_status=status)
+                log_path = self._keep(log_path, self._home)
+        return failure(error_log, log_path=log_path, exit_status=status, was_ready=self._was_ready)
+
+    def _keep(self, log_path: Path, home: TritonHome) -> Path:
+        """Copy the log to where it stays, in place of the last one that was kept: a night of failures must not fill the disk."""
+        kept = kept_log(home)
+        shutil.copy(log_path, kept)
+        if self._kept_log not in {None, kept}:
+            self._kept_log.unlink(missing_ok=True)
+        self._kept_log = kept
+        return kept
+
+    def _started(self, running: RunningServer, options: ServeOptions) -> RunningServer:
+        """Remember how to start it again: ports that were chosen stay."""
+        self._was_ready = True
+        self._options = replace(
+            options, http_port=running.http_port, grpc_port=running.grpc_port, metrics_port=running.metrics_port
+        )
+        return running
 
     def _start_once(self, options: ServeOptions) -> RunningServer:
         self.kill()
+        self._was_ready = False
         address = address_of(options.host)
         wanted = {"http": options.http_port, "grpc": options.grpc_port, "metrics": options.metrics_port}
         ports = choose_ports(address, wanted)
         triton = find_triton(options.triton_dir)
         self._home, self._stop_timeout_s = TritonHome(triton), options.drain_timeout_s + _BEYOND_DRAIN_S
         log_path = (options.log_file or self._home.path / "triton.log").absolute()
-        arguments = triton_arguments(options, triton, self._home, address=address, ports=ports)
+        admin_key = AdminKey()
+        arguments = triton_arguments(options, triton, self._home, address=address, ports=ports, admin_key=admin_key)
         try:
             prepare(options, triton, self._home)
             environment = triton_environment(options, triton, self._home)
@@ -175,22 +228,31 @@ class TritonServer:
             self._process, self._session = process, process.pid
             self._running = RunningServer(
                 host=reachable(address),
+                plain_host=reachable(plain_address(options, address)),
                 http_port=ports["http"],
                 grpc_port=ports["grpc"],
                 metrics_port=ports["metrics"],
                 pid=process.pid,
                 log_path=log_path,
                 shm_prefix=self._home.shm_prefix,
+                models=loaded_models(options.models),
+                models_dir=self._home.models,
+                admin_headers=admin_key.headers,
             )
-            self._wait_until_ready(self._running, options, retry=0 in wanted.values())
+            self._wait_until_ready(self._running, options, admin_key, retry=0 in wanted.values())
         except BaseException:
             self.kill()
             raise
         return self._running
 
-    def _wait_until_ready(self, running: RunningServer, options: ServeOptions, *, retry: bool) -> None:
-        deadline = time.monotonic() + options.ready_timeout_s
+    def _wait_until_ready(
+        self, running: RunningServer, options: ServeOptions, admin_key: AdminKey, *, retry: bool
+    ) -> None:
+        deadline, tried_to_hide = time.monotonic() + options.ready_timeout_s, False
         while not _is_ready(running):
+            if not tried_to_hide and has_taken_its_arguments(running.log_path):
+                admin_key.hide(running.pid)
+                tried_to_hide = True
             if self._interrupted():
                 raise KeyboardInterrupt
             ended = has_exited(running.pid)
@@ -199,6 +261,8 @@ class TritonServer:
             if ended or time.monotonic() > deadline:
                 raise self.failure()
             time.sleep(_POLL_S)
+        if not tried_to_hide:
+            admin_key.hide(running.pid)
 
 
 def kept_log(home: TritonHome) -> Path:
@@ -237,12 +301,12 @@ def _open_log(path: Path) -> BinaryIO:
 
 def _is_ready(running: RunningServer) -> bool:
     """Whether Triton says that every model is ready, and its metrics, which start last, can be reached."""
-    connection = http.client.HTTPConnection(running.host, running.http_port, timeout=5)
+    connection = http.client.HTTPConnection(running.plain_host, running.http_port, timeout=5)
     try:
         connection.request("GET", "/v2/health/ready")
         if connection.getresponse().status != http.HTTPStatus.OK:
             return False
-        with socket.create_connection((running.host, running.metrics_port), timeout=5):
+        with socket.create_connection((running.plain_host, running.metrics_port), timeout=5):
             return True
     except (OSError, http.client.HTTPException):
         return False

@@ -7,6 +7,7 @@ import typer
 
 from tritonrag_client.contract import Mode
 from tritonrag_client.errors import BadRequestError
+from tritonrag_client.options import TlsOptions
 
 _DIR = {"metavar": "DIR", "show_default": False}
 
@@ -22,7 +23,9 @@ EmbedderDir = Annotated[
 IndexDir = Annotated[
     Path | None, typer.Option(envvar="TRITONRAG_INDEX", help="Index directory. (default: .tritonrag/index)", **_DIR)
 ]
-Url = Annotated[str, typer.Option(envvar="TRITONRAG_URL", help="The server's gRPC address, HOST:PORT.")]
+Url = Annotated[
+    str, typer.Option(envvar="TRITONRAG_URL", help="The server's gRPC address, HOST:PORT; several with commas.")
+]
 TimeoutS = Annotated[float, typer.Option(envvar="TRITONRAG_TIMEOUT_S", help="Seconds for everything.")]
 NumPassages = Annotated[
     int | None,
@@ -34,6 +37,31 @@ MaxTokens = Annotated[
     int | None,
     typer.Option(
         envvar="TRITONRAG_MAX_TOKENS", help="Longest answer, in tokens. (default: the server's)", show_default=False
+    ),
+]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TRITONRAG_CLIENT_TLS_CA",
+        metavar="FILE",
+        help="Talk TLS, to a server whose certificate this authority signed (PEM).",
+        show_default=False,
+    ),
+]
+ClientCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-cert",
+        envvar="TRITONRAG_CLIENT_TLS_CERT",
+        metavar="FILE",
+        help="Our certificate, for a server that asks for one (PEM).",
+        show_default=False,
+    ),
+]
+ClientKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-key", envvar="TRITONRAG_CLIENT_TLS_KEY", metavar="FILE", help="Its private key.", show_default=False
     ),
 ]
 Tenant = Annotated[
@@ -49,6 +77,10 @@ SearchMode = Annotated[
     typer.Option(
         "--mode", envvar="TRITONRAG_MODE", help="How to search. (default: as the index was built)", show_default=False
     ),
+]
+
+HealthUrl = Annotated[
+    str, typer.Option("--url", envvar="TRITONRAG_HEALTH_URL", help="The server's health port, http://HOST:PORT.")
 ]
 
 EvalQuestions = Annotated[
@@ -187,6 +219,16 @@ BenchPlot = Annotated[
     bool, typer.Option("--plot/--no-plot", envvar="TRITONRAG_BENCH_PLOT", help="Draw the picture (matplotlib).")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", envvar="TRITONRAG_VERBOSE", help="Triton's log on stderr.")]
+
+
+def to_tls(ca: Path | None, certificate: Path | None, key: Path | None) -> TlsOptions | None:
+    """How a client talks TLS; None where no option speaks of it. Raises BadRequestError where one is missing."""
+    if (certificate is None) != (key is None):
+        given, missing = ("--tls-cert", "--tls-key") if key is None else ("--tls-key", "--tls-cert")
+        raise BadRequestError(f"{given} is given without {missing}; a server that asks for a certificate needs both")
+    if ca is None and certificate is None:
+        return None
+    return TlsOptions(root_certificates=ca, private_key=key, certificate_chain=certificate)
 
 
 def to_mode(text: str) -> Mode:

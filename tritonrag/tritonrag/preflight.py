@@ -8,6 +8,7 @@ from tritonrag.instances import GPU_PROFILE
 from tritonrag.triton_command import ServeOptions
 from tritonrag.triton_parts import find_triton
 from tritonrag_backends.embedding.format import MODEL_FILES, EmbedderManifest
+from tritonrag_backends.generation.openai.address import chat_url
 from tritonrag_backends.index.store import read_current
 from tritonrag_backends.prompting.template import PromptTemplate
 from tritonrag_backends.settings import Settings
@@ -64,6 +65,7 @@ def look_at_generator(settings: Settings) -> str:
             _require(
                 settings.openai.model, "TRITONRAG_OPENAI_MODEL", "the model's name at that server, or --openai-model"
             )
+            chat_url(settings.openai.url)  # refuses one with a password, which would be shown below
             return f"openai: {settings.openai.model} at {settings.openai.url}"
         case "tensorrt_llm":
             _require(settings.trtllm.model, "TRITONRAG_TRTLLM_MODEL", "the checkpoint's folder, or --trtllm-model")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory, not a place for our files
 _POLL_S = 0.02
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,51 @@ def session_members(session_id: int) -> list[Process]:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 members.append(Process(pid=int(entry.name), command=command[:120]))
     return sorted(members, key=lambda process: process.pid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the kernel says of a process now: its state's letter, CPU seconds so far, and when it began, in the kernel's ticks."""
+
+    state: str
+    cpu_s: float
+    began: int
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended and only waits to be read."""
+        return self.state in "ZX"
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it; a debugger's stop is another."""
+        return self.state == "T"
+
+
+def read_process(pid: int) -> Reading | None:
+    """A process as it is now; None where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return Reading(state=fields[0], cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S, began=int(fields[19]))
+
+
+def has_work(pid: int) -> bool:
+    """Whether one of its threads runs, wants to, or waits for a disk: what is starved or slow is not hung."""
+    with suppress(OSError):  # it ended while we looked
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            if (thread / "stat").read_text().rpartition(")")[2].split()[0] in "RD":
+                return True
+    return False
+
+
+def command_of(pid: int) -> list[str]:
+    """Its command line as arguments; empty where there is none, or it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return []
 
 
 def processes_with(is_meant: Callable[[list[str]], bool]) -> list[int]:
@@ -72,9 +118,28 @@ def has_exited(pid: int) -> bool:
         return True
 
 
+def exit_status(pid: int) -> int | None:
+    """How our child ended, as subprocess tells it, negative for a signal; None where it runs. It is left to be read."""
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # its status was read already
+        return None
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
 def shared_memory(prefix: str) -> list[Path]:
     """The shared-memory regions whose names begin with `prefix`."""
     return sorted(SHARED_MEMORY.glob(f"{prefix}*"))
+
+
+def unlink_shared_memory(prefix: str, names: set[str]) -> list[str]:
+    """Unlink the regions of these names, those alone that begin with `prefix`; the names of what was there."""
+    found = [region for region in shared_memory(prefix) if region.name in names]
+    for region in found:
+        region.unlink(missing_ok=True)
+    return [region.name for region in found]
 
 
 def remove_shared_memory(prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""The options of `serve` that say who writes the answers, each with the variable of its leaf in the settings."""
+"""The options of `serve`: who writes the answers, each with the variable of its leaf in the settings, and who may do what."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,5 +74,45 @@ AnswerCache = Annotated[
     Literal["off", "memory", "redis"] | None,
     typer.Option(
         envvar="TRITONRAG_CACHE_STORE", help="Where known answers are kept. (default: off)", show_default=False
+    ),
+]
+DrainDelayS = Annotated[
+    float,
+    typer.Option(
+        envvar="TRITONRAG_DRAIN_DELAY_S",
+        min=0,
+        help="Seconds between not being ready any more and stopping: what sends requests here is to notice first.",
+    ),
+]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TRITONRAG_TLS_CERT",
+        metavar="FILE",
+        help="Certificate chain for gRPC, PEM, leaf first. HTTP and metrics, which know no TLS, then stay on this machine.",
+        show_default=False,
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option(envvar="TRITONRAG_TLS_KEY", metavar="FILE", help="Its private key, PEM.", show_default=False),
+]
+TlsClientCa = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TRITONRAG_TLS_CLIENT_CA",
+        metavar="FILE",
+        help="Talk to those alone who show a certificate that this authority signed.",
+        show_default=False,
+    ),
+]
+OpenApi = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--open-api",
+        envvar="TRITONRAG_OPEN_API",
+        metavar="NAME",
+        help="Leave one of Triton's restricted APIs open, as perf_analyzer needs model-config and statistics; repeat for several.",
+        show_default=False,
     ),
 ]

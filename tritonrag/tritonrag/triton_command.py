@@ -5,9 +5,13 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+from tritonrag.admin_key import AdminKey, closed_apis
 from tritonrag.gpus import count_gpus
 from tritonrag.instances import GPU_PROFILE, Machine
+from tritonrag.ports import is_loopback
+from tritonrag.tls import ServerTls
 from tritonrag.triton_home import TritonHome
 from tritonrag.triton_parts import TritonParts
 from tritonrag_backends.environment import ENV_PREFIX
@@ -23,6 +27,11 @@ CHECKOUT_REPOSITORY = Path(__file__).parents[2] / "model_repository"
 # and pools of several instances that spin against each other cost 1.4 times. A variable that is set already is left alone.
 THREAD_DEFAULTS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
+_PING_EVERY_MS: Final = 20_000
+_PING_TIMEOUT_MS: Final = 10_000
+_CONNECTION_AGE_MS: Final = 600_000
+_BEYOND_ANSWER_S: Final = 30.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
@@ -30,7 +39,8 @@ class ServeOptions:
 
     `model_repository` None is the one that belongs to this package. `models` are loaded with those that they are composed of and
     those that they call.
-    `triton_dir` None is the Triton of the wheel, or of NVIDIA's image.
+    `triton_dir` None is the Triton of the wheel, or of NVIDIA's image. `open_apis` are those of RESTRICTED_APIS that need no key.
+    `tls` is gRPC's; with it HTTP and metrics, which have none, stay on the loopback address.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -45,6 +55,8 @@ class ServeOptions:
     drain_timeout_s: int = 30
     ready_timeout_s: float = 300.0
     log_file: Path | None = None
+    open_apis: tuple[str, ...] = ()
+    tls: ServerTls | None = None
     triton_arguments: tuple[str, ...] = ()
 
     def machine(self) -> Machine:
@@ -76,14 +88,34 @@ def require_profile(repository: Path, profile: str) -> None:
         )
 
 
+def require_access(options: ServeOptions) -> None:
+    """Raises BadRequestError for a restricted API that there is not, and for TLS files that nobody could be served with."""
+    closed_apis(options.open_apis)
+    if options.tls is not None:
+        options.tls.check()
+
+
 def loaded_models(models: tuple[str, ...]) -> tuple[str, ...]:
     """The models, and what is called from inside a Python model, of which Triton knows nothing."""
     called = (RETRIEVE, EMBEDDER) if {RAG, GENERATOR} & set(models) else ()
     return tuple(dict.fromkeys([*models, *called]))
 
 
+def plain_address(options: ServeOptions, address: str) -> str:
+    """Where HTTP and metrics listen, which know no TLS: beside a gRPC that has it, on this machine alone."""
+    if options.tls is None or is_loopback(address):
+        return address
+    return "::1" if ":" in address else "127.0.0.1"
+
+
 def triton_arguments(
-    options: ServeOptions, triton: TritonParts, home: TritonHome, *, address: str, ports: Mapping[str, int]
+    options: ServeOptions,
+    triton: TritonParts,
+    home: TritonHome,
+    *,
+    address: str,
+    ports: Mapping[str, int],
+    admin_key: AdminKey,
 ) -> list[str]:
     """The command line of tritonserver. `ports` has `http`, `grpc` and `metrics`; the repository is the one in the home."""
     arguments = [str(triton.tritonserver), f"--model-repository={home.models}"]
@@ -94,11 +126,30 @@ def triton_arguments(
         *(f"--load-model={model}" for model in loaded_models(options.models)),
     ]
     for service, port in ports.items():
-        arguments += [f"--{service}-address={address}", f"--{service}-port={port}"]
+        own_address = address if service == "grpc" else plain_address(options, address)
+        arguments += [f"--{service}-address={own_address}", f"--{service}-port={port}"]
     arguments += ["--exit-on-error=true", "--strict-readiness=true", f"--exit-timeout-secs={options.drain_timeout_s}"]
     if not count_gpus():
         arguments.append("--allow-gpu-metrics=false")
-    return [*arguments, *options.triton_arguments]
+    arguments += _connection_arguments(options.settings)
+    if options.tls is not None:
+        arguments += options.tls.arguments()
+    return [*arguments, *options.triton_arguments, *admin_key.arguments(options.open_apis)]
+
+
+def _connection_arguments(settings: Settings) -> list[str]:
+    """When a gRPC connection is cut: a client that has vanished or is stopped, and one that reads its answer no more.
+
+    No model sees that a reader stalls, and a ping is answered all the same; so every connection ends at an age, at which clients
+    go over to a new one by themselves, and what ran on it has the longest time that an answer may take, and some.
+    """
+    grace_ms = round(1e3 * (settings.generator.timeout_s + _BEYOND_ANSWER_S))
+    return [
+        f"--grpc-keepalive-time={_PING_EVERY_MS}",
+        f"--grpc-keepalive-timeout={_PING_TIMEOUT_MS}",
+        f"--grpc-max-connection-age={_CONNECTION_AGE_MS}",
+        f"--grpc-max-connection-age-grace={grace_ms}",
+    ]
 
 
 def triton_environment(

@@ -11,7 +11,8 @@ _LOAD_FAILURE = re.compile(r"\] \"?failed to load '(?P<model>[^']+)' version \d+
 _ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ \S+\] \"?(?P<text>.*?)\"?$|^error: (?P<fatal>.*)$", re.MULTILINE)
 _BEFORE_CODE = re.compile(rf"^(?:\w[\w .]*: )*?(?=(?:{'|'.join(ERROR_TYPES)}): )")
 _PORT_TAKEN = re.compile(r"already in use|failed to start (?:HTTP|GRPC|Metrics) service|Address already", re.IGNORECASE)
-_NOISE = ("CudaDriverHelper has not been initialized",)  # what 2.51.0 logs as an error on every machine without a GPU
+# What 2.51.0 logs as an error on every machine without a GPU.
+_NOISE = ("CudaDriverHelper has not been initialized", "CUDA driver version is insufficient")
 _LAST_LINES = 3
 
 
@@ -25,12 +26,14 @@ def port_was_taken(log: str) -> bool:
     return _PORT_TAKEN.search(log) is not None
 
 
-def failure(log: str, *, log_path: Path, exit_status: int | None) -> RagError:
+def failure(log: str, *, log_path: Path, exit_status: int | None, was_ready: bool = False) -> RagError:
     """The error for a person: a model's own coded message as it stands, without traceback, else Triton's last words.
 
-    `exit_status` None means that Triton still ran when we gave up on it. The log's path stands in every message.
+    `exit_status` None means that Triton still ran when we gave up on it. The log's path stands in every message. What a server
+    that `was_ready` had logged before says nothing of its end, but for its last words.
     """
-    reasons = {match["model"]: _plain(match["reason"]) for match in _LOAD_FAILURE.finditer(log)}
+    found = () if was_ready else _LOAD_FAILURE.finditer(log)
+    reasons = {match["model"]: _plain(match["reason"]) for match in found}
     for reason in reasons.values():
         coded = parse_error(_BEFORE_CODE.sub("", reason))
         if coded is not None:
@@ -38,7 +41,8 @@ def failure(log: str, *, log_path: Path, exit_status: int | None) -> RagError:
     if reasons:
         texts = "; ".join(f"the model {model} did not load: {reason}" for model, reason in reasons.items())
         return InternalError(f"{texts} (log: {log_path})")
-    end = "is still not ready" if exit_status is None else f"ended with status {exit_status} before it was ready"
+    end = "is still not ready" if exit_status is None else f"ended with status {exit_status}"
+    end += "" if was_ready or exit_status is None else " before it was ready"
     last = "; ".join(_error_lines(log)[-_LAST_LINES:])
     return InternalError(f"Triton {end}{': ' + last if last else ''} (log: {log_path})")
 

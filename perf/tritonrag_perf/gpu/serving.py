@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
+from tritonrag.admin_key import MEASURING_APIS
 from tritonrag.launcher import TritonServer
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.index.gpu.faiss_gpu import count_gpus
@@ -37,7 +38,9 @@ def gpu_options(run: Run, **more: Any) -> ServeOptions:  # noqa: ANN401 - sectio
         retriever=RetrieverSettings(cache_bytes=0, device="gpu" if on_gpu else "auto"),
         **more,
     )
-    return ServeOptions(settings=settings, profile="gpu", ready_timeout_s=max(30.0, run.left_s))
+    return ServeOptions(
+        settings=settings, profile="gpu", ready_timeout_s=max(30.0, run.left_s), open_apis=MEASURING_APIS
+    )
 
 
 def check_nothing_left(run: Run, server: TritonServer) -> None:

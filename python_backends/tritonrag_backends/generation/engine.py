@@ -141,7 +141,7 @@ def require_able(capabilities: Capabilities, sampling: Sampling) -> None:
     names = capabilities.lora_names
     if sampling.lora_name is not None and names is not None and sampling.lora_name not in names:
         have = f"use one of {', '.join(names)}" if names else f"the {capabilities.engine} engine has none; leave it out"
-        raise BadRequestError(f"lora_name is {sampling.lora_name!r}; {have}")
+        raise BadRequestError(f"lora_name is {sampling.lora_name[:80]!r}; {have}")
     if sampling.seed is not None and not capabilities.seeds:
         raise BadRequestError(
             f"seed is {sampling.seed}, and the {capabilities.engine} engine can't repeat an answer; leave it out"

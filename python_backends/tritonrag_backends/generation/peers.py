@@ -23,6 +23,7 @@ from tritonrag_client.errors import NotFoundError, UnavailableError
 
 ANSWER_S: Final = 1.0  # a peer answers between two steps of its event loop: within milliseconds, unless it hangs
 _FULL_PAUSE_S: Final = 0.002  # until a peer's full queue is tried again; by default the kernel keeps 10 datagrams in it
+_TOLD: Final = 80  # characters of an id, which may be of any length
 _NAME: Final = re.compile(r"generator-(\d{1,9})\.sock")
 _ASK: Final = b"?"
 _ANSWER: Final = b"!"
@@ -174,7 +175,8 @@ async def stop_everywhere(
             if not found:
                 raise
     if not found:
-        raise NotFoundError(f"no generation runs under the request id {request_id!r}; it may have ended already")
+        told = request_id if len(request_id) <= _TOLD else f"{request_id[:_TOLD]}..."
+        raise NotFoundError(f"no generation runs under the request id {told!r}; it may have ended already")
 
 
 def _remove(folder_fd: int, process: int) -> None:

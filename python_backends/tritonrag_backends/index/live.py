@@ -12,6 +12,7 @@ from typing import Final, Self
 from tritonrag_backends.index.gpu.placing import Placing
 from tritonrag_backends.index.search import Index
 from tritonrag_backends.index.store import read_current_name
+from tritonrag_backends.index.watching import FileWatch
 from tritonrag_client.errors import RagError
 
 # A version that can't be opened may be large, and checking it takes a core: after a failure it is left alone for this many times
@@ -26,11 +27,13 @@ class ReloadEvent:
     """CURRENT changed. `index` is what is served from now on: the new version, or, where there is an `error`, the old one.
 
     `repeated`: the same error was told before and nothing has changed since.
+    `damage`: CURRENT did not change, but files of what is served did; why its answers may be wrong, "" where that is not so.
     """
 
     index: Index
     error: Exception | None = None
     repeated: bool = False
+    damage: str = ""
 
 
 class LiveIndex:
@@ -47,15 +50,18 @@ class LiveIndex:
         poll_s: float,
         on_reload: Callable[[ReloadEvent], None],
         settle: Callable[[Index], Index] = lambda index: index,
+        damage: Callable[[Index], str] = lambda _: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the live version. `open_index` takes an older version, of which it may reuse what has not changed.
 
         `settle` is given a version once the one before is gone, and returns the same version, which may use what that held.
+        `damage` is asked at each look what happened to the files of the version that is served.
         """
         self._read_name, self._open_index, self._poll_s, self._on_reload = read_name, open_index, poll_s, on_reload
-        self._settle, self._clock = settle, clock
+        self._settle, self._damage, self._clock = settle, damage, clock
         self._name, self.current = self._open_live(None)
+        damage(self.current)
         self._retired: Index | None = None
         self._told: set[str] = set()
         self._failed_name, self._rests_until_s = "", 0.0
@@ -78,6 +84,7 @@ class LiveIndex:
         `on_reload` is called on the thread that looks, every `poll_s` seconds, at CURRENT. `placing` brings each version onto
         devices, on that thread too.
         """
+        watch = FileWatch(directory)
         return cls(
             read_name=lambda: read_current_name(directory),
             open_index=lambda old: Index.open(
@@ -86,6 +93,7 @@ class LiveIndex:
             poll_s=poll_s,
             on_reload=on_reload,
             settle=lambda index: index if placing is None else index.placed_again(placing),
+            damage=lambda index: watch.look(index.manifest),
         )
 
     def follow(self) -> None:
@@ -111,6 +119,7 @@ class LiveIndex:
                 self._told.clear()
                 if settles:
                     self.current = self._settle(self.current)
+                self._doubt(self._damage(self.current))
                 return
             if name == self._failed_name and started_s < self._rests_until_s:
                 return
@@ -144,7 +153,14 @@ class LiveIndex:
         # A batch may still search the old version. It is kept until the next look, so that its files are unmapped here.
         self.current, self._retired = opened, old
         self._told.clear()
+        self._damage(opened)
         self._on_reload(ReloadEvent(index=opened))
+
+    def _doubt(self, damage: str) -> None:
+        """Go on serving what may be wrong, since there is nothing else, but say so with every answer."""
+        if damage and damage not in self.current.degraded:
+            self.current = self.current.doubted(damage)
+            self._on_reload(ReloadEvent(index=self.current, damage=damage))
 
     def _fail(self, name: str, error: Exception, started_s: float) -> None:
         ended_s = self._clock()

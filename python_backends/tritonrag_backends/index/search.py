@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +85,7 @@ class Index:
         """`together` searches the segments at once, where they are on several devices."""
         self.manifest: Final = manifest
         self.segments: Final = tuple(segments)
-        self._space = space
+        self._space, self._doubt = space, ""
         self._each: Callable[..., Iterator[Found]] = map if together is None else together.map
         self._by_number = {segment.number: segment for segment in segments}
         self._analyzer = analyzer_named(manifest.options.analyzer)
@@ -176,8 +177,14 @@ class Index:
 
     @property
     def degraded(self) -> str:
-        """What this version gave up and why; "" where nothing: the passages found are the same either way."""
-        return "; ".join(said for segment in self.segments if (said := segment.degraded))
+        """What this version gave up and why; "" where nothing: then the passages found are the same, but for `doubted`."""
+        return "; ".join(filter(None, [*(segment.degraded for segment in self.segments), self._doubt]))
+
+    def doubted(self, why: str) -> "Index":
+        """The same version, which says in `degraded` why its answers may be wrong."""
+        doubted = copy(self)
+        doubted._doubt = why  # noqa: SLF001 - of this class
+        return doubted
 
     @property
     def embedding_name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -27,7 +27,16 @@ from tritonrag_client.contract import (
     TEXT_INPUT,
     InputType,
 )
-from tritonrag_client.errors import InternalError, parse_error
+from tritonrag_client.errors import InternalError, RagError, UnavailableError, parse_error
+
+# What Triton says of a model whose process died, that is being loaded anew, and of itself when it ends (2.51.0).
+_NOT_NOW: Final = (
+    "is not healthy",
+    "has no available versions",
+    "is not ready",
+    "Server is stopping",
+    "Server exiting",
+)
 
 
 async def embed(question: str, sentences: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -73,6 +82,14 @@ async def _call(model: str, inputs: list[pb_utils.Tensor], outputs: list[str]) -
     )
     response = await request.async_exec()
     if response.has_error():
-        message = response.error().message()
-        raise parse_error(message) or InternalError(f"{model} failed: {message}")
+        raise _failure(model, response.error().message())
     return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in outputs]
+
+
+def _failure(model: str, message: str) -> RagError:
+    """Ours as it is; Triton's own, where the model has no process or the server ends, is one that a retry can help."""
+    if (ours := parse_error(message)) is not None:
+        return ours
+    if any(text in message for text in _NOT_NOW):
+        return UnavailableError(f"{model} can't be asked just now; try again")
+    return InternalError(f"{model} failed: {message}")

@@ -112,15 +112,26 @@ def _read_sampling(request: pb_utils.InferenceRequest, settings: Settings) -> Sa
         raise BadRequestError(f"{TEMPERATURE} is {temperature}; send a finite number of at least 0")
     if top_p is not None and not 0 < top_p <= 1:
         raise BadRequestError(f"{TOP_P} is {top_p}; send a number above 0, at most 1")
-    words = texts_of(request, STOP_WORDS, settings.limits.text_bytes, "TRITONRAG_LIMITS_TEXT_BYTES") or []
     return Sampling(
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
         seed=scalar_of(request, SEED),
-        stop_words=tuple(word for word in words if word),
+        stop_words=_read_stop_words(request, settings),
         lora_name=_one_text(request, LORA_NAME, settings) or None,
     )
+
+
+def _read_stop_words(request: pb_utils.InferenceRequest, settings: Settings) -> tuple[str, ...]:
+    """Each is looked for in every piece of text that is written, hence limits of their own."""
+    most, limit_name = settings.limits.stop_words, "TRITONRAG_LIMITS_STOP_WORD_BYTES"
+    array = array_of(request, STOP_WORDS)
+    if array is not None and array.size > most:
+        raise BadRequestError(
+            f"{STOP_WORDS} has {array.size} elements; send at most {most}, or raise TRITONRAG_LIMITS_STOP_WORDS on the server"
+        )
+    words = texts_of(request, STOP_WORDS, settings.limits.stop_word_bytes, limit_name) or []
+    return tuple(word for word in words if word)
 
 
 def _read_retrieved(request: pb_utils.InferenceRequest, settings: Settings) -> Retrieved | None:
@@ -130,11 +141,27 @@ def _read_retrieved(request: pb_utils.InferenceRequest, settings: Settings) -> R
         return None
     if missing:
         raise BadRequestError(f"{', '.join(missing)} missing; send {', '.join(arrays)} together, or none of them")
+    _refuse_too_much(arrays[PASSAGES], settings)
     return Retrieved(
         **arrays,  # type: ignore[arg-type]  # none is None here
         index_version=scalar_of(request, INDEX_VERSION),
         degraded=_one_text(request, RETRIEVAL_DEGRADED, settings) or "",
     )
+
+
+def _refuse_too_much(passages: np.ndarray[Any, Any] | None, settings: Settings) -> None:
+    """Whoever brings passages along may bring as many as could have been asked for, and no more than their prompt could need."""
+    limits, sizes = settings.limits, [len(passage) for passage in ([] if passages is None else passages.ravel())]
+    if len(sizes) > limits.num_passages:
+        raise BadRequestError(
+            f"{PASSAGES} has {len(sizes)} elements; send at most {limits.num_passages}, or raise"
+            " TRITONRAG_LIMITS_NUM_PASSAGES on the server"
+        )
+    if sum(sizes) > limits.passages_bytes:
+        raise BadRequestError(
+            f"{PASSAGES} has {sum(sizes)} bytes; send at most {limits.passages_bytes}, or raise"
+            " TRITONRAG_LIMITS_PASSAGES_BYTES on the server"
+        )
 
 
 def _read_timeout_s(request: pb_utils.InferenceRequest, settings: Settings) -> float:
@@ -145,7 +172,10 @@ def _read_timeout_s(request: pb_utils.InferenceRequest, settings: Settings) -> f
 
 def _read_history(request: pb_utils.InferenceRequest, settings: Settings) -> tuple[Turn, ...]:
     try:
-        return tuple(decode_history(_one_text(request, HISTORY, settings) or ""))
+        turns = tuple(decode_history(_one_text(request, HISTORY, settings) or ""))
+        for turn in turns:
+            turn.content.encode()  # JSON can escape a lone surrogate, which no text can hold
+        return turns  # noqa: TRY300 - what is wrong with a turn is told below too
     except ValueError as error:
         raise BadRequestError(
             f'{HISTORY} is no conversation: {error}; send a JSON list of {{"role": "user" or "assistant", "content": text}}'

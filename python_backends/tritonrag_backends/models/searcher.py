@@ -66,6 +66,10 @@ class Searcher:
 
     def _reloaded(self, event: ReloadEvent) -> None:
         """Told by the thread that follows the index."""
+        if event.damage:
+            self._metrics.serves(event.index)
+            pb_utils.Logger.log_error(f"{self._model}: {event.damage}")
+            return
         self._metrics.reloaded(event)
         serving = f"version {event.index.version} of the index ({event.index.passage_count} passages)"
         if event.error is None:

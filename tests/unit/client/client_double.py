@@ -29,8 +29,8 @@ SOURCE = Source(n=1, passage_id=7, score=0.5, passage=Passage(text="x", title="t
 class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers ModelInfer and ModelStreamInfer by the next entry of `script`, the last one again and again.
 
-    An entry is called with the request and the context. `requests` are those that came, `lives` counts ServerLive, and
-    `ends` tells of each answer of `slow_answer` whether it was "read out" or "cut off".
+    An entry is called with the request and the context. `requests` are those that came, `lives` counts ServerLive, `ready` is what
+    ServerReady says, and `ends` tells of each answer of `slow_answer` whether it was "read out" or "cut off".
     """
 
     def __init__(self) -> None:
@@ -38,6 +38,7 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.requests: list[Any] = []
         self.contexts: list[Any] = []
         self.lives = 0
+        self.ready = True
         self.ready_models = {"embedder", "retriever", "generator", "retrieve", "rag"}
         self.vanished = threading.Event()
         self.ends: queue.Queue[str] = queue.Queue()
@@ -47,7 +48,7 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ServerLiveResponse(live=True)
 
     def ServerReady(self, request, context):  # noqa: ANN001, ANN201, ARG002, N802 - the service's own signature
-        return service_pb2.ServerReadyResponse(ready=True)
+        return service_pb2.ServerReadyResponse(ready=self.ready)
 
     def ModelReady(self, request, context):  # noqa: ANN001, ANN201, N802 - the service's own signature
         if request.name == "rag" and "rag" not in self.ready_models:

@@ -1,5 +1,6 @@
 """The public names are a promise; and who needs a name only does not pay for gRPC."""
 
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 import tritonrag_client
-from tritonrag_client import AsyncRagClient, RagClient
+from tritonrag_client import AsyncRagClient, ChannelOptions, RagClient, RetryPolicy, Timeouts, TlsOptions
 
 PUBLIC = [
     "Answer",
@@ -77,3 +78,16 @@ def test_a_name_loads_no_more_than_it_needs(statement: str, absent: tuple[str, .
     program = f"import sys; {statement}; print([name for name in {absent!r} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (Timeouts, ["connect_s", "total_s"]),
+        (RetryPolicy, ["attempts", "base_s", "max_s", "jitter", "share", "spare"]),
+        (TlsOptions, ["root_certificates", "private_key", "certificate_chain"]),
+        (ChannelOptions, ["max_message_bytes", "keepalive_time_s", "keepalive_timeout_s", "use_proxy"]),
+    ],
+)
+def test_the_options_are_these(options: type, names: list[str]) -> None:
+    assert [field.name for field in dataclasses.fields(options)] == names

@@ -62,6 +62,11 @@ IN_A_STREAM = [
     ("[request id: 7] incomplete string length indicator for inference input 'text_input'", BadRequestError),
     ("in ensemble 'rag', Exceeds maximum queue size", OverloadedError),
     ("in ensemble 'rag', Stub process 'embedder_0_1' is not healthy.", UnavailableError),
+    (
+        "in ensemble 'rag', [request id: 7] Server is stopping, scheduler for model has stopped accepting new inference requests",
+        UnavailableError,
+    ),
+    ("Server exiting", UnavailableError),
     ("something new", InternalError),
     ("", InternalError),
 ]
@@ -83,6 +88,13 @@ def test_a_status_of_many_meanings_is_told_apart_by_its_text(
 @pytest.mark.parametrize(("text", "expected"), IN_A_STREAM)
 def test_in_a_stream_the_text_alone_tells(text: str, expected: type[RagError]) -> None:
     assert type(from_text(text)) is expected
+
+
+def test_what_triton_says_of_itself_may_be_answered_elsewhere_and_what_a_model_says_may_not() -> None:
+    assert from_status(Code.UNAVAILABLE, "Server exiting").elsewhere
+    assert from_text("Stub process 'embedder_0_1' is not healthy.").elsewhere
+    assert not from_status(Code.UNAVAILABLE, "unavailable: the engine went away").elsewhere
+    assert not from_text("in ensemble 'rag', unavailable: the engine went away").elsewhere
 
 
 def test_a_code_of_ours_decides_over_the_status() -> None:

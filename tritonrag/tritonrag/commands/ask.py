@@ -12,7 +12,7 @@ from tritonrag.terminal import tell, write, write_json
 from tritonrag_client import RagClient
 from tritonrag_client.contract import Mode, Turn, decode_history
 from tritonrag_client.errors import BadRequestError
-from tritonrag_client.options import AnswerOptions
+from tritonrag_client.options import AnswerOptions, TlsOptions
 from tritonrag_client.results import Answer
 
 _STDIN = Path("-")
@@ -24,6 +24,7 @@ class AskRequest:
 
     question: str
     url: str
+    tls: TlsOptions | None
     num_passages: int | None
     mode: Mode | None
     tenant: str | None
@@ -47,7 +48,7 @@ def run(request: AskRequest) -> None:
     Ends in status 1, after all that came, where the answer broke off.
     """
     options = _options(request)
-    with connected(request.url, timeout_s=request.timeout_s) as client:
+    with connected(request.url, timeout_s=request.timeout_s, tls=request.tls) as client:
         if request.stream and not request.json:
             finish_reason = _ask_streaming(client, request.question, options)
         else:

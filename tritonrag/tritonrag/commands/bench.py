@@ -8,6 +8,7 @@ from statistics import median
 
 import typer
 
+from tritonrag.admin_key import MEASURING_APIS
 from tritonrag.launcher import TritonServer
 from tritonrag.preflight import look_at
 from tritonrag.settings import settings_from
@@ -129,7 +130,7 @@ def _server(request: BenchRequest, steps: Steps) -> Iterator[tuple[str, Watch]]:
     look_at(settings)
     with TritonServer() as server:
         steps.step("starting Triton on free ports")
-        running = server.start(ServeOptions(settings=settings))
+        running = server.start(ServeOptions(settings=settings, open_apis=MEASURING_APIS))
         metrics = request.metrics_url or f"{running.host}:{running.metrics_port}"
         yield running.grpc_url, Watch(session=running.pid, metrics=metrics)
         steps.step("stopping Triton")

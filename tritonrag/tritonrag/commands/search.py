@@ -6,6 +6,7 @@ from tritonrag.answers import excerpt, warn_degraded
 from tritonrag.talking import connected, parse_filter
 from tritonrag.terminal import bold, dim, write, write_json
 from tritonrag_client.contract import Mode
+from tritonrag_client.options import TlsOptions
 from tritonrag_client.results import ScoredPassage
 
 
@@ -19,10 +20,11 @@ def run(
     timeout_s: float,
     json: bool,
     mode: Mode | None = None,
+    tls: TlsOptions | None = None,
 ) -> None:
     """Print the passages, best first; with `json` one line with passages, index_version and degraded."""
     condition = parse_filter(filter_json)
-    with connected(url, timeout_s=timeout_s) as client:
+    with connected(url, timeout_s=timeout_s, tls=tls) as client:
         found = client.search(question, num_passages=num_passages, tenant=tenant, filter=condition, mode=mode)
     if json:
         passages = [_to_dict(hit) for hit in found.passages]

@@ -2,25 +2,26 @@
 
 import os
 import signal
-import sys
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
 from tritonrag.launcher import RunningServer, TritonServer
-from tritonrag.log_follower import LogFollower
 from tritonrag.ports import is_loopback
 from tritonrag.preflight import Served, look_at, look_at_encoder, look_at_generator
 from tritonrag.settings import settings_from
 from tritonrag.stop_signals import StopSignals
+from tritonrag.supervising.events import wants_json
+from tritonrag.supervising.health_watch import HealthWatch, Overseer
 from tritonrag.terminal import bold, tell, write, write_json
-from tritonrag.triton_command import ServeOptions
+from tritonrag.tls import ServerTls
+from tritonrag.triton_command import ServeOptions, require_access
 from tritonrag_backends.settings import Settings
 from tritonrag_client.errors import BadRequestError
 
+_POLL_S = 0.05
 # With GPUs a first start builds TensorRT's engines, and loads a large language model once the index is in place.
 _READY_TIMEOUT_S = {"cpu": 300.0, "gpu": 1800.0}
 
@@ -41,12 +42,18 @@ class ServeRequest:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
+    health_port: int = 8003
     host: str = "127.0.0.1"
     profile: str = "cpu"
     model_repository: Path | None = None
     triton_dir: Path | None = None
     allow_non_loopback: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    open_api: list[str] | None = None
     ready_timeout_s: float | None = None
+    drain_delay_s: float = 0.0
     drain_timeout_s: int = 30
     log_file: Path | None = None
     verbose: bool = False
@@ -67,6 +74,8 @@ class ServeRequest:
             ready_timeout_s=self.ready_timeout_s or _READY_TIMEOUT_S[self.profile],
             drain_timeout_s=self.drain_timeout_s,
             log_file=self.log_file,
+            open_apis=tuple(self.open_api or ()),
+            tls=ServerTls.of(self.tls_cert, self.tls_key, self.tls_client_ca),
         )
 
     def _settings(self) -> Settings:
@@ -93,60 +102,81 @@ class ServeRequest:
 def run(request: ServeRequest) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain; a second one kills. Raises RagError where Triton can't start or ends."""
     options = request.serve_options()
+    require_access(options)
     served = look_at(options.settings)
     look_at_generator(options.settings)
     if encoder := look_at_encoder(options):
         tell(f"encoder: {encoder}")
-    with StopSignals() as signals, TritonServer(interrupted=lambda: bool(signals.received)) as server:
+    watch = HealthWatch(
+        options, port=request.health_port, as_json=wants_json(asked=request.json), verbose=request.verbose
+    )
+    with (
+        watch,
+        StopSignals() as signals,
+        TritonServer(interrupted=lambda: bool(signals.received)) as server,
+    ):
         tell("starting Triton")
         began = time.monotonic()
         try:
             running = server.start(options)
         except KeyboardInterrupt:
             raise typer.Exit(128 + signals.received[0]) from None
-        _announce(request, running, served, began)
-        follower = LogFollower(running.log_path, sys.stderr) if request.verbose else nullcontext()
-        with follower:
-            _stay(server, signals)
+        start_s = time.monotonic() - began
+        _announce(request, running, served, start_s=start_s, health_port=watch.port)
+        with watch.over(server, running, start_s=start_s) as supervisor:
+            signals.wait(supervisor.ended)
+            if not signals.received:
+                raise supervisor.failure()
+            _drain(request, watch, supervisor, server, signals)
 
 
-def _stay(server: TritonServer, signals: StopSignals) -> None:
-    triton = server.pidfd()
-    try:
-        signals.wait(triton)
-    finally:
-        os.close(triton)
-    if not signals.received:
-        raise server.failure()
+def _drain(
+    request: ServeRequest, watch: HealthWatch, supervisor: Overseer, server: TritonServer, signals: StopSignals
+) -> None:
+    def in_a_hurry() -> bool:
+        return len(signals.received) > 1
+
+    watch.status.drain()
     tell(f"{signal.Signals(signals.received[0]).name}: finishing what has begun; once more to end at once")
-    server.stop(hurry=lambda: len(signals.received) > 1)
+    until_s = time.monotonic() + request.drain_delay_s
+    while time.monotonic() < until_s and not in_a_hurry():
+        time.sleep(_POLL_S)
+    supervisor.stop()
+    server.stop(hurry=in_a_hurry)
     tell("stopped")
 
 
-def _announce(request: ServeRequest, running: RunningServer, served: Served, began: float) -> None:
-    ready_s = time.monotonic() - began
+def _announce(
+    request: ServeRequest, running: RunningServer, served: Served, *, start_s: float, health_port: int
+) -> None:
     if request.json:
         write_json(
             {
                 "host": running.host,
+                "http_host": running.plain_host,
                 "http_port": running.http_port,
                 "grpc_port": running.grpc_port,
                 "metrics_port": running.metrics_port,
+                "health_port": health_port,
+                "tls": request.tls_cert is not None,
                 "pid": os.getpid(),
                 "triton_pid": running.pid,
                 "index": str(served.index),
                 "index_version": served.index_version,
                 "passages": served.passages,
                 "log": str(running.log_path),
-                "ready_s": round(ready_s, 3),
+                "ready_s": round(start_s, 3),
             }
         )
         return
     write(
-        f"{bold('ready')} in {ready_s:.1f} s: {served.passages:,} passages, version {served.index_version} of {served.index}"
+        f"{bold('ready')} in {start_s:.1f} s: {served.passages:,} passages, version {served.index_version} of {served.index}"
     )
-    write(f"  gRPC     {running.grpc_url}")
+    tls = request.tls_cert is not None
+    write(f"  gRPC     {running.grpc_url}{', TLS' if tls else ''}")
     write(f"  HTTP     {running.http_url}")
-    write(f"  metrics  http://{running.host}:{running.metrics_port}/metrics")
+    write(f"  metrics  http://{running.plain_host}:{running.metrics_port}/metrics")
+    write(f"  health   http://{running.host}:{health_port}/health")
     write(f"  log      {running.log_path}")
-    write(f'ask: tritonrag ask "..." --url {running.grpc_url}    stop: Ctrl-C')
+    options = " --tls-ca FILE" if tls else ""
+    write(f'ask: tritonrag ask "..." --url {running.grpc_url}{options}    stop: Ctrl-C')

@@ -26,7 +26,8 @@ def chat_url(url: str) -> str:
     if not valid or " " in url:
         raise BadRequestError(f"{name} is {url!r}, which is no http:// or https:// address; {_EXAMPLE}")
     if parts.query or parts.fragment or parts.path.rstrip("/").endswith("/completions"):
-        raise BadRequestError(f"{name} is {url!r}, which goes on after its path or names an endpoint; {_EXAMPLE}")
+        shown = url.partition("?")[0].partition("#")[0]  # a query may hold a key
+        raise BadRequestError(f"{name} is {shown!r}, which goes on after its path or names an endpoint; {_EXAMPLE}")
     return f"{url.rstrip('/')}/chat/completions"
 
 
