@@ -24,11 +24,23 @@ class ProcessUse:
 
 def use_of(pid: int) -> ProcessUse:
     """What the process and its children hold now. Raises OSError where it is gone or another user's."""
-    pids = [pid, *_children(pid)]
+    uses = [_own_use(pid)]
+    for child in _children(pid):
+        with suppress(OSError):  # it ended while we looked
+            uses.append(_own_use(child))
     return ProcessUse(
-        private_bytes=sum(_private_bytes(one) for one in pids),
-        open_files=sum(len(list((_PROC / str(one) / "fd").iterdir())) for one in pids),
-        mappings=sum(len((_PROC / str(one) / "maps").read_text().splitlines()) for one in pids),
+        private_bytes=sum(one.private_bytes for one in uses),
+        open_files=sum(one.open_files for one in uses),
+        mappings=sum(one.mappings for one in uses),
+    )
+
+
+def _own_use(pid: int) -> ProcessUse:
+    folder = _PROC / str(pid)
+    return ProcessUse(
+        private_bytes=_private_bytes(pid),
+        open_files=len(list((folder / "fd").iterdir())),
+        mappings=len((folder / "maps").read_text().splitlines()),
     )
 
 

@@ -94,7 +94,8 @@ def test_the_image_serves_its_profile_to_other_containers_on_the_ports_that_it_e
     file = Dockerfile.parse((DOCKER / name).read_text())
     options = parse_command(file.command_line()[1:])
     assert (options["profile"], options["host"], options["allow_non_loopback"]) == (profile, "0.0.0.0", True)  # noqa: S104
-    assert {options["http_port"], options["grpc_port"], options["metrics_port"]} == file.ports()
+    services = ("http", "grpc", "metrics", "health")
+    assert {options[f"{service}_port"] for service in services} == file.ports()
     assert options["log_file"].parent == Path(file.environment()["HOME"]), "the log would grow in memory"
 
 

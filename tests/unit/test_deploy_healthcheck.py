@@ -30,7 +30,7 @@ def command(name: str) -> list[str]:
 
 
 def check(name: str, port: int | str) -> subprocess.CompletedProcess[str]:
-    environment = {"TRITONRAG_HTTP_PORT": str(port)}
+    environment = {"TRITONRAG_HEALTH_PORT": str(port)}
     return subprocess.run(command(name), env=environment, capture_output=True, text=True, check=False)
 
 
@@ -62,7 +62,7 @@ def answering(status: int) -> Iterator[tuple[int, list[str]]]:
 def test_a_server_that_is_ready_is_healthy(name: str) -> None:
     with answering(200) as (port, asked):
         assert check(name, port).returncode == 0
-    assert asked == ["/v2/health/ready"]
+    assert asked == ["/health/ready"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 503, 302])
