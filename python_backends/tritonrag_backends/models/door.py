@@ -62,8 +62,12 @@ class Door:
         return error_response(self._overloaded(), self._model)
 
     def _answer_waiting(self, requests: list[pb_utils.InferenceRequest]) -> None:
-        """On the backlog's thread, like the next."""
-        self._send(requests, self._answer(requests))
+        """On the backlog's thread, like the next; were it to end, nothing that waits would be answered any more."""
+        try:
+            responses = self._answer(requests)
+        except Exception as error:  # noqa: BLE001 - the model's edge
+            responses = [error_response(error, self._model)] * len(requests)
+        self._send(requests, responses)
         self._metrics.tell(self._backlog.rows)
 
     def _refuse_late(self, requests: list[pb_utils.InferenceRequest]) -> None:
