@@ -1,12 +1,16 @@
 """NVIDIA's perf_analyzer, run for one load."""
 
 import re
-import subprocess
+import signal
 import tempfile
+import threading
 import time
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import PIPE, Popen, TimeoutExpired
 
+from tritonrag.stop_signals import StopSignals
 from tritonrag_client.errors import (
     DeniedError,
     InternalError,
@@ -102,25 +106,29 @@ class PerfAnalyzer:
 
     def _execute(self, command: list[str], *, limit_s: float) -> str | None:
         """Run it and return what it printed; None where it found no stable measurement."""
-        try:
-            result = subprocess.run(
-                command,
-                env=environment(self.libraries),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=limit_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise InternalError(
-                f"perf_analyzer had not ended after {limit_s:.0f} s; does the server still answer?"
-            ) from error
-        if result.returncode == 0:
-            return result.stdout
-        if _UNSTABLE in result.stderr:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        with ExitStack() as ends:
+            with StopSignals() if in_main_thread else nullcontext() as stops:  # struck within, it would be left running
+                process = ends.enter_context(
+                    Popen(
+                        command, env=environment(self.libraries), stdout=PIPE, stderr=PIPE, text=True, errors="replace"
+                    )
+                )
+                ends.callback(process.wait)  # subprocess itself does not wait for its end after Ctrl-C
+                ends.callback(process.kill)
+            if stops is not None and stops.received:
+                signal.raise_signal(stops.received[0])
+            try:
+                output, complaints = process.communicate(timeout=limit_s)
+            except TimeoutExpired as error:
+                raise InternalError(
+                    f"perf_analyzer had not ended after {limit_s:.0f} s; does the server still answer?"
+                ) from error
+        if process.returncode == 0:
+            return output
+        if _UNSTABLE in complaints:
             return None
-        raise explain_failure(result.returncode, result.stderr)
+        raise explain_failure(process.returncode, complaints)
 
 
 class _NoRequestEndedError(InternalError):
