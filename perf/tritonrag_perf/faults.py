@@ -1,9 +1,9 @@
 """Faults under load, how soon they are found and mended, and what clients see: `python -m tritonrag_perf.faults`.
 
-    python -m tritonrag_perf.faults --index DIR --embedder DIR --output DIR [--runs 5] [--fault NAME ...] [--rate 20]
+    python -m tritonrag_perf.faults --index DIR --embedder DIR --output DIR [--runs 5] [--fault NAME ...] [--rate 20] [--servers 1]
 
-starts a `tritonrag serve` for each run, breaks one thing in it, and watches its health and its answers. Writes NAME.json and
-NAME.md after every run.
+starts a `tritonrag serve` for each run, breaks one thing in it, and watches its health and its answers. With more servers the first
+is broken, and clients know them all and try again as they do by default. Writes NAME.json and NAME.md after every run.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from tritonrag_client.errors import BadRequestError, RagError
-from tritonrag_perf.faults_load import Load, take_references
+from tritonrag_client import BadRequestError, RagError, RetryPolicy
+from tritonrag_perf.faults_load import ONCE, Load, take_references
 from tritonrag_perf.faults_report import FaultRecord, FaultRun, write_faults
 from tritonrag_perf.faults_served import FAULTS, Served, serving, until
 from tritonrag_perf.machine import Machine
@@ -37,22 +38,26 @@ class Plan:
     runs: int = 5
     rate_per_s: float = 20.0
     deadline_s: float = 5.0
+    servers: int = 1
 
     def __post_init__(self) -> None:
         for fault in self.faults:
             if fault not in FAULTS:
                 raise BadRequestError(f"the fault is {fault!r}; give some of {', '.join(FAULTS)}")
-        if self.runs < 1 or not self.faults:
-            raise BadRequestError(f"runs is {self.runs}; give at least one, and at least one fault")
+        if self.runs < 1 or self.servers < 1 or not self.faults:
+            raise BadRequestError(
+                f"runs is {self.runs}, servers is {self.servers}; give at least one of each, and at least one fault"
+            )
         if not (self.rate_per_s > 0 and self.deadline_s > 0):
             raise BadRequestError("the rate and the deadline are numbers above 0; give such")
 
     def command(self) -> str:
         """How to do it again, without the paths of one machine."""
         faults = "" if self.faults == tuple(FAULTS) else f" --fault {' '.join(map(repr, self.faults))}"
+        servers = "" if self.servers == 1 else f" --servers {self.servers}"
         return (
             f"python -m tritonrag_perf.faults --index DIR --embedder DIR --output DIR --runs {self.runs}"
-            f" --rate {self.rate_per_s:g} --deadline {self.deadline_s:g}{faults}"
+            f" --rate {self.rate_per_s:g} --deadline {self.deadline_s:g}{servers}{faults}"
         )
 
 
@@ -62,8 +67,9 @@ def measure(plan: Plan, index: Path, embedder: Path) -> Iterator[FaultRecord]:
     for number in range(1, plan.runs + 1):
         for fault in plan.faults:
             _tell(f"run {number} of {plan.runs}: {fault}")
-            with serving(index, embedder) as served:
-                runs.append(run_once(plan, served, fault))
+            with ExitStack() as stack:
+                servers = [stack.enter_context(serving(index, embedder)) for _ in range(plan.servers)]
+                runs.append(run_once(plan, servers, fault))
             _tell(f"  {runs[-1]}")
             yield FaultRecord(
                 date=datetime.now(UTC).date().isoformat(),
@@ -71,19 +77,22 @@ def measure(plan: Plan, index: Path, embedder: Path) -> Iterator[FaultRecord]:
                 command=plan.command(),
                 rate_per_s=plan.rate_per_s,
                 deadline_s=plan.deadline_s,
+                servers=plan.servers,
                 runs=tuple(runs),
             )
 
 
-def run_once(plan: Plan, served: Served, fault: str) -> FaultRun:
-    """Break it under load, and watch until it is well again. Raises RagError where it was not well before."""
-    references = take_references(served.grpc_url)
-    with Load(served.grpc_url, references, rate_per_s=plan.rate_per_s, deadline_s=plan.deadline_s) as load:
+def run_once(plan: Plan, servers: Sequence[Served], fault: str) -> FaultRun:
+    """Break the first under load, and watch until it is well again. Raises RagError where it was not well before."""
+    broken = servers[0]
+    references = take_references(broken.grpc_url)
+    urls, retry = [served.grpc_url for served in servers], ONCE if len(servers) == 1 else RetryPolicy()
+    with Load(urls, references, rate_per_s=plan.rate_per_s, deadline_s=plan.deadline_s, retry=retry) as load:
         time.sleep(_BEFORE_S)
         began_s = time.monotonic()
-        FAULTS[fault](served)
-        found_s = until(lambda: not served.is_ready(), _FOUND_S)
-        waited_s = None if found_s is None else until(served.is_ready, _READY_S)
+        FAULTS[fault](broken)
+        found_s = until(lambda: not broken.is_ready(), _FOUND_S)
+        waited_s = None if found_s is None else until(broken.is_ready, _READY_S)
         time.sleep(_AFTER_S)
     tally = load.tally
     failed = tally.failed()
@@ -110,7 +119,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     record: FaultRecord | None = None
     try:
         plan = Plan(
-            faults=tuple(options.fault), runs=options.runs, rate_per_s=options.rate, deadline_s=options.deadline
+            faults=tuple(options.fault),
+            runs=options.runs,
+            rate_per_s=options.rate,
+            deadline_s=options.deadline,
+            servers=options.servers,
         )
         for record in measure(plan, options.index, options.embedder):
             paths = write_faults(record, options.output, options.name)
@@ -131,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=plan.runs, help="of each fault")
     parser.add_argument("--rate", type=float, default=plan.rate_per_s, help="requests a second")
     parser.add_argument("--deadline", type=float, default=plan.deadline_s, help="seconds of a request")
+    parser.add_argument("--servers", type=int, default=plan.servers, help="how many serve; the first is broken")
     parser.add_argument("--name", default="faults")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     return parser

@@ -5,8 +5,8 @@
         ...break something, wait for what should come...
     assert load.tally.faults() == []
 
-Clients live in a thread with an event loop of its own, so that a test may wait as it likes. They do not try again: a failure is
-seen.
+Clients live in a thread with an event loop of its own, so that a test may wait as it likes. They do not try again, so that a failure
+is seen, unless they are given a retry policy.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
@@ -41,7 +41,7 @@ Reply = Vector | SearchResult | Answer
 
 GRACE_S: Final = 3.0  # past a request's deadline: leaving an answer takes up to a second, and the machine is busy
 _CITED: Final = re.compile(r"\S.*? \[\d+\]")
-_ONCE: Final = RetryPolicy(attempts=1)
+ONCE: Final = RetryPolicy(attempts=1)
 _SAME_SCORE: Final = 1e-3
 _SAME_VECTOR: Final = 0.999
 
@@ -127,15 +127,18 @@ class Load:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         references: References,
         *,
         rate_per_s: float = 20.0,
         deadline_s: float = 5.0,
         kinds: tuple[Kind, ...] = KINDS,
+        retry: RetryPolicy = ONCE,
     ) -> None:
+        """`url` is what a client takes: of one server, or several."""
         self.tally = Tally(deadline_s=deadline_s)
         self._url, self._references, self._pause_s, self._kinds = url, references, 1 / rate_per_s, kinds
+        self._retry = retry
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -165,7 +168,7 @@ class Load:
 
     async def _ask_on(self) -> None:
         running: set[asyncio.Task[None]] = set()
-        async with _Asker(self._url, self.tally.deadline_s) as asker:
+        async with _Asker(self._url, self.tally.deadline_s, self._retry) as asker:
             turns = ((kind, question) for question in itertools.cycle(QUESTIONS) for kind in self._kinds)
             next_s = time.monotonic()
             while not self._ended.is_set():
@@ -196,12 +199,12 @@ class Load:
 
 
 class _Asker:
-    """Clients of one server, one for each path to an answer."""
+    """Clients of the same servers, one for each path to an answer."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str | Sequence[str], timeout_s: float, retry: RetryPolicy = ONCE) -> None:
         timeouts = Timeouts(connect_s=min(2.0, timeout_s), total_s=timeout_s)
-        self._client = AsyncRagClient(url, timeouts=timeouts, retry=_ONCE)
-        self._rag = AsyncRagClient(url, timeouts=timeouts, retry=_ONCE, model="rag")
+        self._client = AsyncRagClient(url, timeouts=timeouts, retry=retry)
+        self._rag = AsyncRagClient(url, timeouts=timeouts, retry=retry, model="rag")
 
     async def __aenter__(self) -> Self:
         return self

@@ -37,6 +37,7 @@ class FaultRecord:
     command: str
     rate_per_s: float
     deadline_s: float
+    servers: int
     runs: tuple[FaultRun, ...]
 
     def faults(self) -> list[str]:
@@ -71,14 +72,25 @@ def render(record: FaultRecord) -> str:
         "|---" * len(heading) + "|",
         *(_row(fault, record.of(fault)) for fault in record.faults()),
         "",
-        f"- Each run has a `tritonrag serve` of its own under {record.rate_per_s:g} requests/s to `embedder`, `retrieve`,",
-        f"  `generator` and `rag` in turn, each with a deadline of {record.deadline_s:g} s and no second try.",
+        *_setting(record),
         "- Seconds are counted from the fault: until the server says that it is not ready, until it says again that it is, and",
         "  until the last request began that failed. Medians, with the least and the greatest.",
         "- Failed, wrong, late and answered are sums over the runs. Wrong is an answer that is not the one given before the",
         "  fault, late a request that went on past its deadline: both must be 0.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _setting(record: FaultRecord) -> list[str]:
+    """Who is asked, and who asks."""
+    load = f"{record.rate_per_s:g} requests/s to `embedder`, `retrieve`, `generator` and `rag` in turn"
+    deadline = f"each with a deadline of {record.deadline_s:g} s"
+    if record.servers == 1:
+        return [f"- Each run has a `tritonrag serve` of its own under {load},", f"  {deadline} and no second try."]
+    return [
+        f"- Each run has {record.servers} `tritonrag serve` of its own on the same machine; the first is broken. {load},",
+        f"  {deadline}, by a client that knows every server and tries again as it does by default.",
+    ]
 
 
 def _row(fault: str, runs: list[FaultRun]) -> str:

@@ -1,7 +1,9 @@
 """A full model refuses at once what finds no room, and answers all that it took."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,11 @@ input [
   { name: "other" data_type: TYPE_INT32 dims: [ 1 ] optional: true }
 ]
 output [ { name: "doubled" data_type: TYPE_INT32 dims: [ 1 ] } ]
-instance_group [ { kind: KIND_CPU count: 1 } ]
+instance_group [ { kind: KIND_CPU count: INSTANCES } ]
 dynamic_batching { max_queue_delay_microseconds: 0 }
 """
 
-# Doubles numbers as soon as the file `go` is there, and writes down what it is given together.
+# Doubles numbers as soon as the file `go` is there, and writes down what it is given together. 1000 takes a while of its own.
 MODEL = """
 import os
 import time
@@ -45,7 +47,7 @@ FOLDER = os.path.dirname(__file__)
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.door = Door("double", LimitSettings(waiting=8, wait_s=60), args, self.answer)
+        self.door = Door("double", LimitSettings(waiting=WAITING, wait_s=60), args, self.answer)
 
     def execute(self, requests):
         return self.door.serve(requests)
@@ -61,9 +63,12 @@ class TritonPythonModel:
 
     def work(self, numbers):
         with open(os.path.join(FOLDER, "batches"), "a") as batches:
-            batches.write(f"{sum(map(len, numbers))}\\n")
+            batches.write(f"{os.getpid()} {sum(map(len, numbers))}\\n")
+        if any(1000 in rows for rows in numbers):
+            time.sleep(0.5)
         while not os.path.exists(os.path.join(FOLDER, "go")):
             time.sleep(0.005)
+        time.sleep(PAUSE_S)
         return [[pb_utils.Tensor("doubled", 2 * rows)] for rows in numbers]
 """
 
@@ -105,8 +110,14 @@ class Model:
     @property
     def batches(self) -> list[int]:
         """Rows of each batch so far."""
+        return [rows for _, rows in self.worked]
+
+    @property
+    def worked(self) -> list[tuple[int, int]]:
+        """The process and the rows of each batch so far."""
         file = self._folder / "batches"
-        return [int(line) for line in file.read_text().split()] if file.exists() else []
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [(int(pid), int(rows)) for pid, rows in (line.split() for line in lines)]
 
 
 @pytest.fixture
@@ -117,17 +128,26 @@ def server() -> Iterator[TritonServer]:
     assert made.check_left_behind() == []
 
 
-@pytest.fixture
-def model(tmp_path: Path, server: TritonServer) -> Iterator[Model]:
-    folder = tmp_path / "double"
-    (folder / "1").mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(CONFIG)
-    (folder / "1" / "model.py").write_text(MODEL)
-    wire = Wire(server.start(ServeOptions(model_repository=tmp_path, models=("double",))))
-    made = Model(tmp_path, wire)
+@contextmanager
+def serving(
+    server: TritonServer, folder: Path, *, instances: int = 1, waiting: int = WAITING, pause_s: float = 0.0
+) -> Iterator[Model]:
+    (folder / "double" / "1").mkdir(parents=True)
+    (folder / "double" / "config.pbtxt").write_text(CONFIG.replace("INSTANCES", str(instances)))
+    (folder / "double" / "1" / "model.py").write_text(
+        MODEL.replace("WAITING", str(waiting)).replace("PAUSE_S", str(pause_s))
+    )
+    wire = Wire(server.start(ServeOptions(model_repository=folder, models=("double",))))
+    made = Model(folder, wire)
     yield made
     made.go()
     wire.close()
+
+
+@pytest.fixture
+def model(tmp_path: Path, server: TritonServer) -> Iterator[Model]:
+    with serving(server, tmp_path) as made:
+        yield made
 
 
 def answer_of(asked: grpc.Future) -> list[int]:
@@ -204,3 +224,42 @@ def test_what_waits_is_answered_before_the_server_ends(model: Model, server: Tri
         assert answer_of(filling) == [0, 2, 4, 6]
         assert [answer_of(one) for one in asked] == [[2 * number] for number in range(WAITING)]
         stopped.result(60)
+
+
+def test_requests_of_several_rows_wait_at_the_door_too(model: Model) -> None:
+    """Triton can't make a full batch of them."""
+    asked = [model.ask(number, number, number) for number in range(6)]
+    assert wait_until(lambda: sum(one.done() for one in asked) == 3)  # one in work; 8 rows of room are two
+    model.go()
+    answers = [answer_of(one) for one in asked if one.exception(60) is None]
+    assert len(answers) == 3
+    assert all(len(answer) == 3 for answer in answers)
+
+
+def test_a_queue_that_triton_can_not_put_into_batches_waits_at_the_door_too(
+    tmp_path: Path, server: TritonServer
+) -> None:
+    """It ends a batch where the inputs change, and so has no full one."""
+    with serving(server, tmp_path, pause_s=0.02) as model:
+        model.go()
+        asked = []
+        for number in range(60):
+            asked.append(model.ask(number, other=number % 2 == 1))
+            time.sleep(0.002)  # so that they arrive in this order, but for a few
+        answers = {number: answer_of(one) for number, one in enumerate(asked) if one.exception(60) is None}
+        assert answers == {number: [2 * number] for number in answers}
+        assert BATCH in model.batches
+
+
+def test_an_instance_does_not_take_all_that_waits_while_another_is_busy_for_a_moment(
+    tmp_path: Path, server: TritonServer
+) -> None:
+    with serving(server, tmp_path, instances=2, waiting=256, pause_s=0.02) as model:
+        model.go()
+        slow = model.ask(1000)
+        assert wait_until(lambda: model.batches == [1])
+        asked = [model.ask(*range(BATCH)) for _ in range(60)]
+        end(slow, *asked)
+        assert all(answer_of(one) == [0, 2, 4, 6] for one in asked)
+        busy, _ = model.worked[0]
+        assert sum(pid == busy for pid, _ in model.worked) > 1

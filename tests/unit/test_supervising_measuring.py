@@ -25,9 +25,15 @@ def make_run(fault: str, *, found_s: float | None = 0.2, ready_s: float | None =
     )
 
 
-def make_record(*runs: FaultRun) -> FaultRecord:
+def make_record(*runs: FaultRun, servers: int = 1) -> FaultRecord:
     return FaultRecord(
-        date="2026-01-02", machine=Machine.this(), command="python", rate_per_s=20.0, deadline_s=5.0, runs=runs
+        date="2026-01-02",
+        machine=Machine.this(),
+        command="python",
+        rate_per_s=20.0,
+        deadline_s=5.0,
+        servers=servers,
+        runs=runs,
     )
 
 
@@ -46,13 +52,21 @@ def test_what_was_never_mended_is_told() -> None:
     assert "| never |" in page
 
 
+def test_the_page_tells_who_was_asked_and_whether_clients_tried_again() -> None:
+    assert "no second try" in render(make_record(make_run("kill")))
+    page = render(make_record(make_run("kill"), servers=2))
+    assert "has 2 `tritonrag serve`" in page
+    assert "tries again" in page
+    assert Plan(servers=2).command().endswith(" --servers 2")
+
+
 def test_the_record_holds_every_run(tmp_path: Path) -> None:
     data, page = write_faults(make_record(make_run("kill"), make_run("stop")), tmp_path, "faults")
     assert [run["fault"] for run in json.loads(data.read_text())["runs"]] == ["kill", "stop"]
     assert page.read_text().startswith("# Faults under load")
 
 
-@pytest.mark.parametrize("given", [{"faults": ("burn",)}, {"faults": ()}, {"runs": 0}, {"rate_per_s": 0.0}])
+@pytest.mark.parametrize("given", [{"faults": ("burn",)}, {"faults": ()}, {"runs": 0}, {"servers": 0}, {"rate_per_s": 0.0}])
 def test_a_plan_that_can_not_be_is_refused(given: dict[str, object]) -> None:
     with pytest.raises(BadRequestError):
         Plan(**given)  # type: ignore[arg-type]

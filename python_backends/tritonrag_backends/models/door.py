@@ -8,18 +8,23 @@ over the queue when there is one to speak of:
                                senders, and Triton hands over what it has. From then on all requests come here as they arrive,
                                wait where there is room and are refused where there is none, until nothing waits any more.
 
-In the second case requests that Triton would not put into one batch, for their inputs differ, share one.
+In the second case requests that Triton would not put into one batch, for their inputs differ, share one. It ends a batch where the
+inputs that are given change; so batches that follow each other at once, each of other inputs, are a queue as well.
+
+Where a model has several instances, each takes from the same queue of Triton. One that has a batch in work and one that waits holds
+its `execute` for a moment, so that the others get theirs.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import triton_python_backend_utils as pb_utils
 
-from tritonrag_backends.backlog import Backlog, Bounds
+from tritonrag_backends.backlog import Backlog, Bounds, Offer
 from tritonrag_backends.models.edge import error_response
 from tritonrag_backends.models.instances import instance_name
 from tritonrag_backends.models.metrics import DoorMetrics
@@ -30,6 +35,10 @@ from tritonrag_client.errors import DeadlineError, OverloadedError, RagError
 # What answers a batch: a response to each request, in their order.
 Answer: TypeAlias = Callable[[list["pb_utils.InferenceRequest"]], list["pb_utils.InferenceResponse"]]
 
+_HOLD_S: Final = 0.05  # at most: a request that is to be refused must not wait for long
+_AT_ONCE_S: Final = 0.005  # between the end of `execute` and the next call
+_CHANGES: Final = 4  # of inputs from call to call, without a pause
+
 
 class Door:
     """Stands in one instance of `model`, whose `answer` never runs twice at a time."""
@@ -37,7 +46,10 @@ class Door:
     def __init__(self, model: str, limits: LimitSettings, args: Mapping[str, str], answer: Answer) -> None:
         """`args` is what Triton hands to `initialize`."""
         self._model, self._limits, self._answer = model, limits, answer
-        self._full_rows = int(json.loads(args["model_config"])["max_batch_size"])
+        config = json.loads(args["model_config"])
+        self._full_rows = int(config["max_batch_size"])
+        self._has_siblings = _instances(config) > 1
+        self._changes = _Changes()
         self._metrics = DoorMetrics(model, instance_name(args))
         self._bounds = bounds = Bounds(rows=limits.waiting, wait_s=limits.wait_s, batch_rows=self._full_rows)
         self._backlog: Backlog[pb_utils.InferenceRequest] = Backlog(bounds, self._answer_waiting, self._refuse_late)
@@ -45,21 +57,34 @@ class Door:
     def serve(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse | None]:
         """What `execute` is to return: a response to each request, None where one is sent later."""
         rows = [_rows_of(request) for request in requests]
-        if self._backlog.idle and sum(rows) < self._full_rows:
-            return list(self._answer(requests))
-        return [self._take(request, count) for request, count in zip(requests, rows, strict=True)]
+        is_split = self._changes.called(requests)
+        responses: list[pb_utils.InferenceResponse | None]
+        if self._backlog.idle and sum(rows) + max(rows) <= self._full_rows and not is_split:
+            responses = list(self._answer(requests))
+        else:
+            responses = self._take(requests, rows)
+        self._changes.returned()
+        return responses
 
     def close(self) -> None:
         """Answer what waits, and take no more."""
         if not self._backlog.close():
             pb_utils.Logger.log_error(f"{self._model}: {self._backlog.rows} questions still waited when it ended")
 
-    def _take(self, request: pb_utils.InferenceRequest, rows: int) -> pb_utils.InferenceResponse | None:
-        """None where it waits now, else what it is refused with."""
-        if self._backlog.offer(request, rows, _timeout_s(request)):
-            return None
-        self._metrics.refused("overloaded")
-        return error_response(self._overloaded(), self._model)
+    def _take(
+        self, requests: Sequence[pb_utils.InferenceRequest], rows: Sequence[int]
+    ) -> list[pb_utils.InferenceResponse | None]:
+        """None for each that waits now, else what it is refused with."""
+        taken = self._backlog.offer(
+            Offer(item=request, rows=count, wait_s=_timeout_s(request))
+            for request, count in zip(requests, rows, strict=True)
+        )
+        if all(taken):
+            if self._has_siblings:
+                self._backlog.wait_below(self._full_rows, _HOLD_S)
+            return [None] * len(requests)
+        self._metrics.refused("overloaded", taken.count(False))
+        return [None if waits else error_response(self._overloaded(), self._model) for waits in taken]
 
     def _answer_waiting(self, requests: list[pb_utils.InferenceRequest]) -> None:
         """On the backlog's thread, like the next; were it to end, nothing that waits would be answered any more."""
@@ -71,10 +96,11 @@ class Door:
         self._metrics.tell(self._backlog.rows)
 
     def _refuse_late(self, requests: list[pb_utils.InferenceRequest]) -> None:
-        for request in requests:
-            error = self._late(request)
+        errors = [self._late(request) for request in requests]
+        for error in errors:
             self._metrics.refused(error.code)
-            self._send([request], [error_response(error, self._model)])
+        self._send(requests, [error_response(error, self._model) for error in errors])
+        self._metrics.tell(self._backlog.rows)
 
     def _send(
         self, requests: Sequence[pb_utils.InferenceRequest], responses: Sequence[pb_utils.InferenceResponse]
@@ -82,7 +108,7 @@ class Door:
         for request, response in zip(requests, responses, strict=True):
             try:
                 Sender(request.get_response_sender()).send(response, last=True)
-            except pb_utils.TritonModelException as error:  # one that can't be had must not cost the others theirs
+            except Exception as error:  # noqa: BLE001 - one that can't be had must not cost the others theirs
                 pb_utils.Logger.log_error(f"{self._model}: a response could not be sent: {error}")
 
     def _overloaded(self) -> RagError:
@@ -99,9 +125,37 @@ class Door:
         return self._overloaded()
 
 
+class _Changes:
+    """How often the inputs that are given changed from one call to the next, in calls that followed each other at once."""
+
+    def __init__(self) -> None:
+        self._inputs: frozenset[str] = frozenset()
+        self._count = 0
+        self._returned_s = -_AT_ONCE_S
+
+    def called(self, requests: Sequence[pb_utils.InferenceRequest]) -> bool:
+        """Whether there were so many that there is a queue which Triton can't put into batches. All have the same inputs."""
+        inputs = frozenset(tensor.name() for tensor in requests[0].inputs())
+        if time.monotonic() - self._returned_s > _AT_ONCE_S:
+            self._count = 0
+        elif inputs != self._inputs:
+            self._count += 1
+        self._inputs = inputs
+        return self._count >= _CHANGES
+
+    def returned(self) -> None:
+        """The call has ended."""
+        self._returned_s = time.monotonic()
+
+
+def _instances(config: Mapping[str, Any]) -> int:
+    """How many of the model there are; a group on GPUs has its count on each."""
+    return sum(int(group["count"]) * max(1, len(group.get("gpus", ()))) for group in config["instance_group"])
+
+
 def _rows_of(request: pb_utils.InferenceRequest) -> int:
-    """The batch dimension, which all inputs of a request share."""
-    return int(request.inputs()[0].shape()[0])
+    """The batch dimension, which all inputs of a request share; Triton lets one of 0 rows through, which counts as one."""
+    return max(1, int(request.inputs()[0].shape()[0]))
 
 
 def _timeout_s(request: pb_utils.InferenceRequest) -> float | None:

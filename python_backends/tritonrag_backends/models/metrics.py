@@ -63,10 +63,10 @@ class DoorMetrics:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def refused(self, code: str) -> None:
-        """Count one."""
+    def refused(self, code: str, requests: int = 1) -> None:
+        """Count them."""
         with self._lock:
-            self._counts[code] += 1
+            self._counts[code] += requests
 
     def tell(self, waiting: int) -> None:
         """Tell Triton."""
