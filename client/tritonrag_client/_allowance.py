@@ -12,8 +12,8 @@ _ROUNDING: Final = 1e-9  # ten tenths shall make a retry
 class RetryAllowance:
     """A client's retries as a bucket of tokens. Threads and tasks may share it. `clock` gives monotonic seconds.
 
-    It begins with `spare` and never holds more; every request brings `share` of a retry, and so does every second, so that a
-    client with few requests has its spare ones back after a while. In t seconds n requests become at most
+    It begins with `spare` and never holds more (one, where that is 0); every request brings `share` of a retry, and so does every
+    second, so that a client with few requests has its spare ones back after a while. In t seconds n requests become at most
     n + spare + share * (n + t) tries.
 
     After gRPC's retry throttling (proposal A6) and "Handling Overload" in Google's "Site Reliability Engineering" (2016).

@@ -57,6 +57,7 @@ class Tries:
         self._pauses_s = policy.pauses_s(draw, budget.left_s)
         self._allowance, self._servers = allowance, servers
         self._tried: list[Server] = []
+        self._losses = 0
         allowance.request()
 
     def aim(self) -> Server:
@@ -79,12 +80,13 @@ class Tries:
     def pause_s(self, error: RagError) -> float:
         """Seconds to wait before the next try; raises `error` where there shall be none.
 
-        A server that is gone, drains or is not ready is left for another at once: that adds nothing to anybody's load. Everything
-        else is a retry, of which a client has so many and no more.
+        A server that is gone, drains or is not ready is left for another at once: that adds nothing to anybody's load. So is, once,
+        one that was lost with the request. Everything else is a retry, of which a client has so many and no more.
         """
         if isinstance(error, UnavailableError) and error.elsewhere:
             self._servers.failed(self.server)
-            if not self.last:
+            self._losses += error.lost
+            if not self.last and not (error.lost and self._losses > 1):
                 return 0.0
         pause_s = next(self._pauses_s, None) if error.retryable else None
         if pause_s is None or not self._allowance.take():

@@ -48,6 +48,8 @@ class ClientSettings:
         for name, kind in (("timeouts", Timeouts), ("retry", RetryPolicy), ("channel", ChannelOptions)):
             if not isinstance(getattr(self, name), kind):
                 raise BadRequestError(f"{name} is {getattr(self, name)!r}; give a {kind.__name__}(...)")
+        if not isinstance(self.tls, TlsOptions | None):
+            raise BadRequestError(f"tls is {self.tls!r}; give a TlsOptions(...)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,15 +134,18 @@ class ClientCore:
         return AnswerJob(request=request, progress=progress, budget=budget, tries=tries, tenant=rest.get("tenant"))
 
     def failure(self, error: GrpcFailure, budget: Budget, server: Server) -> RagError:
-        """What a failed call means. Notes a lost connection, so that the next try makes sure of a new one."""
+        """What a failed call means. Notes a server that did not answer, so that the next try makes sure of it."""
         if self._closed:
             return RequestCancelledError("the client was closed while the request ran")
         failure, code = from_call(error), error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self.servers.unanswered(server)
             return budget.spent()
         if code is grpc.StatusCode.UNAVAILABLE and isinstance(failure, UnavailableError):
-            server.connected = False
-            return UnavailableError(f"{failure.message} (server {server.url})", elsewhere=failure.elsewhere)
+            if failure.elsewhere:
+                self.servers.unanswered(server)
+            text = f"{failure.message} (server {server.url})"
+            return UnavailableError(text, elsewhere=failure.elsewhere, lost=failure.lost)
         return failure
 
     def judge_connecting(self, error: GrpcFailure, budget: Budget, server: Server) -> None:
@@ -154,5 +159,7 @@ class ClientCore:
             raise UnavailableError(
                 f"{server.url} did not answer within connect_s; does a Triton listen there?", elsewhere=True
             ) from error
-        if isinstance(failure, UnavailableError | RequestCancelledError):
+        if isinstance(failure, UnavailableError):  # no request was lost with it
+            raise UnavailableError(failure.message, elsewhere=failure.elsewhere) from error
+        if isinstance(failure, RequestCancelledError):
             raise failure from error

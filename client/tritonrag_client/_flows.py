@@ -4,6 +4,7 @@ A flow is a generator. Where it has to wait it yields a step: a callable without
 an awaitable of it (grpc.aio). The client's driver calls or awaits the step and sends the result in, or throws what it raised.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -82,14 +83,8 @@ class Flows:
         """
         self.core.require_open()
         server = tries.aim()
-        if server.connected:
-            return server
-        if tries.last:
-            yield from self._connect(server, budget)
-        else:
-            yield from self._look_at(server, budget)
-            self.core.servers.found_ready(server)
-        server.connected = True
+        if not server.connected:
+            yield from self._connect(server, budget) if tries.last else self._look_at(server, budget)
         return server
 
     def pause(self, pause_s: float) -> Flow[None]:
@@ -120,18 +115,22 @@ class Flows:
         return results
 
     def health(self, budget: Budget) -> Flow[Health]:
-        """Ask the servers and their models, until one is ready with all of them: one that says yes speaks for all together."""
-        health = Health(models=dict.fromkeys(MODELS, False))
-        for server in self.core.servers:
-            one = yield from self._health_of(server, budget)
-            health = Health(
-                live=health.live or one.live,
-                ready=health.ready or one.ready,
-                models={model: health.models[model] or one.models[model] for model in MODELS},
-            )
-            if one.ready and all(one.models.values()):
-                break
-        return health
+        """What at least one of the servers says of itself and of each model; they are asked until one more could add nothing."""
+        known = Health(models=dict.fromkeys(MODELS, False))
+
+        def ask(server: Server) -> Flow[bool]:
+            nonlocal known
+            if not (known.ready and all(known.models.values())):
+                one = yield from self._health_of(server, budget)
+                known = Health(
+                    live=known.live or one.live,
+                    ready=known.ready or one.ready,
+                    models={model: known.models[model] or one.models[model] for model in MODELS},
+                )
+            return known.ready and all(known.models.values())
+
+        yield from self._ask_around(ask, budget)
+        return known
 
     def stop(self, request_id: str, tenant: str | None, budget: Budget, at: Server | None = None) -> Flow[None]:
         """End a running generation, where it is known `at` that server, else at whichever has it.
@@ -139,15 +138,18 @@ class Flows:
         Raises NotFoundError where none has one with this id and tenant, and another error where one that could have it failed.
         """
         request = stop_request(request_id, tenant)
-        servers = list(self.core.servers) if at is None else [at]
         failures: list[RagError] = []
-        for server in servers:
+
+        def tell(server: Server) -> Flow[bool]:
             tries = self.core.tries(budget, server)
             try:
                 yield from self.retrying(tries, budget, partial(self._send_stop, request, budget))
             except RagError as error:
                 failures.append(error)
-        if len(failures) == len(servers):
+                return False
+            return True
+
+        if not (yield from (self._ask_around(tell, budget) if at is None else tell(at))):
             raise next((error for error in failures if not isinstance(error, NotFoundError)), failures[0])
 
     def judged(self, error: RagError, server: Server, budget: Budget) -> Flow[RagError]:
@@ -166,12 +168,38 @@ class Flows:
         for leave in leaves:
             yield partial(self.flavour.ended, leave, 2 * LEAVE_S)  # each ends by itself within about LEAVE_S
 
-    def _connect(self, server: Server, budget: Budget) -> Flow[None]:
-        """Make sure of a connection, so that a silent address costs `connect_s` and not the whole time."""
+    def _ask_around(self, ask: Callable[[Server], Flow[bool]], budget: Budget) -> Flow[bool]:
+        """Whether one of the servers says yes. One that does not answer at once keeps none of the others waiting.
+
+        It is asked after them, and only where they all said no; then it has all the time that is left.
+        """
+        servers = sorted(self.core.servers, key=lambda server: not server.connected)
+        silent: list[Server] = []
+        yes = False
+        for server in servers:
+            another_is_left = yes or server is not servers[-1]
+            if another_is_left and not (yield from self._answers_at_once(server, budget)):
+                silent.append(server)
+            else:
+                yes = (yield from ask(server)) or yes
+        for server in silent:
+            yes = yes or (yield from ask(server))
+        return yes
+
+    def _answers_at_once(self, server: Server, budget: Budget) -> Flow[bool]:
         try:
-            yield lambda: self.calls[server].live(_LIVE, timeout=budget.connect_s())
+            yield from self._connect(server, budget, within_s=ASIDE_S)
+        except RagError:
+            return False
+        return True
+
+    def _connect(self, server: Server, budget: Budget, *, within_s: float = math.inf) -> Flow[None]:
+        """Make sure of a connection, so that a silent address costs `connect_s`, or `within_s`, and not the whole time."""
+        try:
+            yield lambda: self.calls[server].live(_LIVE, timeout=min(within_s, budget.connect_s()))
         except grpc.RpcError as error:
             self.core.judge_connecting(error, budget, server)
+        self.core.servers.reached(server)
 
     def _look_at(self, server: Server, budget: Budget) -> Flow[None]:
         """Raises UnavailableError unless the server says at once that it is ready."""
@@ -182,6 +210,7 @@ class Flows:
             answer = None
         if answer is None or not answer.ready:
             raise UnavailableError(f"the server {server.url} is not ready", elsewhere=True)
+        self.core.servers.found_ready(server)
 
     def _infer(self, request: Message, budget: Budget, server: Server) -> Flow[Any]:
         put_timeout(request, budget)
@@ -199,9 +228,10 @@ class Flows:
             while (message := (yield reader.read)) is not None:
                 failure = failure or message.error_message
         except grpc.RpcError as error:
-            raise self.core.failure(error, budget, server) from error
+            refusal = yield from self.judged(self.core.failure(error, budget, server), server, budget)
+            raise refusal from error
         if failure:
-            raise from_text(failure)
+            raise (yield from self.judged(from_text(failure), server, budget))
 
     def _health_of(self, server: Server, budget: Budget) -> Flow[Health]:
         calls = self.calls[server]

@@ -53,6 +53,11 @@ _TEXTS: Final[tuple[tuple[re.Pattern[str], type[RagError]], ...]] = (
     ),  # after SIGTERM, while what had begun ends
     (re.compile("message larger than max"), BadRequestError),  # over max_message_bytes, ours or the server's
 )
+# What Triton and gRPC say of a request on which no work was begun. Whatever else takes a server away may be that request's doing.
+_NOT_BEGUN: Final = re.compile(
+    "^Server (exiting|is stopping|not ready)|has no available versions"
+    "|^(failed to connect to all addresses|connections to all backends failing|DNS resolution failed)"
+)
 # What else Triton says in a stream, where it gives no status.
 _STREAM_TEXTS: Final[tuple[tuple[re.Pattern[str], type[RagError]], ...]] = (
     *_TEXTS,
@@ -110,7 +115,9 @@ def knows_no_model(error: RagError) -> bool:
 
 def _triton_said(kind: type[RagError], text: str) -> RagError:
     """An error that no model of ours sent."""
-    return UnavailableError(text, elsewhere=True) if kind is UnavailableError else kind(text)
+    if kind is UnavailableError:
+        return UnavailableError(text, elsewhere=True, lost=_NOT_BEGUN.search(text) is None)
+    return kind(text)
 
 
 def _by_text(text: str, table: tuple[tuple[re.Pattern[str], type[RagError]], ...]) -> type[RagError] | None:

@@ -134,6 +134,7 @@ class AsyncRagClient:
     def _flows(self) -> Flows:
         # A channel of grpc.aio belongs to the loop in which it is made, so the first call makes it, not the constructor.
         if self._opened is None:
+            self._core.require_open()
             self._channels, calls = self._core.open(grpc.aio)
             self._opened = Flows(
                 self._core, calls, Flavour(sleep=self._sleep, reader=_Reader, start=_start, ended=_ended)

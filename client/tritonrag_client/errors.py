@@ -4,13 +4,14 @@
     ├── BadRequestError         bad_request    INVALID_ARG        no
     ├── NotFoundError           not_found      NOT_FOUND          no
     ├── OverloadedError         overloaded     UNAVAILABLE        yes
-    ├── DeadlineError           deadline       DEADLINE_EXCEEDED  no: the time is spent
+    ├── DeadlineError           deadline       UNAVAILABLE        no: the time is spent
     ├── RequestCancelledError   cancelled      CANCELLED          no
     ├── UnavailableError        unavailable    UNAVAILABLE        yes
-    ├── DeniedError             denied         PERMISSION_DENIED  no
+    ├── DeniedError             denied         INVALID_ARG        no
     └── InternalError           internal       INTERNAL           no
 
 On the wire an error is Triton's status code and a message that begins with our code: `bad_request: num_passages is 0; ...`.
+Triton has no status for a spent deadline and none for a denied request, so there the message alone tells.
 Standard library alone: a model process that raises one of these must not load a gRPC client.
 """
 
@@ -75,15 +76,16 @@ class UnavailableError(RagError):
     """The server can't be reached or is not ready.
 
     `elsewhere` tells whether this server itself is gone, drains or is not ready, rather than that a model of it could not do its
-    work: another server may answer at once.
+    work: another server may answer at once. `lost` tells whether it had the request by then, or may have had it: the process that
+    worked on it died, or the connection broke. Then the request may be why, and would do the same to others.
     """
 
     code = "unavailable"
     retryable = True
 
-    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+    def __init__(self, message: str, *, elsewhere: bool = False, lost: bool = False) -> None:
         super().__init__(message)
-        self.elsewhere = elsewhere
+        self.elsewhere, self.lost = elsewhere, lost
 
 
 class DeniedError(RagError):

@@ -42,9 +42,11 @@ class Timeouts:
 class RetryPolicy:
     """When and how often to try again. Only errors whose `retryable` is true are tried again at all.
 
-    So that retries never multiply the load of a server that has too much of it, a client sends at most `share` of its requests
-    anew, and `spare` retries beyond that; afterwards errors are raised at once. Going to another server because one is gone, drains
-    or is not ready is no retry.
+    So that retries never multiply the load of a server that has too much of it, a client has only so many: each request brings
+    `share` of one, each second as much, and `spare` are there at the start, which is also the most that it saves up. Of n requests
+    in t seconds at most spare + share * (n + t) are sent anew; then errors are raised at once. Going to another server because one
+    is gone, drains or is not ready is no retry; nor is it where a request is lost with its server, but only the first time, for
+    the request may be why.
 
     `attempts` counts all tries, so 1 means never again. The pause before try n + 1 is drawn between (1 - jitter) and 1 times
     min(max_s, base_s * 2**(n - 1)); jitter 1 is "full jitter", which spreads clients best after an outage
@@ -70,7 +72,7 @@ class RetryPolicy:
             raise BadRequestError(f"jitter is {self.jitter!r}; use 0 (no randomness) to 1 (full jitter)")
         if not 0 <= self.share <= 1:
             raise BadRequestError(
-                f"share is {self.share!r}; use 0 to 1, the part of all requests that may be sent anew"
+                f"share is {self.share!r}; use 0 to 1, what each request and each second bring of a retry"
             )
         if not isinstance(self.spare, int) or self.spare < 0:
             raise BadRequestError(f"spare is {self.spare!r}; use a whole number of at least 0")
@@ -100,6 +102,9 @@ class TlsOptions:
     certificate_chain: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("root_certificates", "private_key", "certificate_chain"):
+            if not isinstance(path := getattr(self, name), Path | None):
+                raise BadRequestError(f"{name} is {path!r}; give a pathlib.Path")
         if (self.private_key is None) != (self.certificate_chain is None):
             given, missing = ("private_key", "certificate_chain")[:: 1 if self.private_key else -1]
             raise BadRequestError(f"{given} is given without {missing}; mutual TLS needs both")

@@ -98,3 +98,10 @@ def test_every_pause_keeps_within_jitter_limit_and_deadline(
 
 def test_one_attempt_means_no_pause() -> None:
     assert list(RetryPolicy(attempts=1).pauses_s(lambda: 0.5, lambda: 1e9)) == []
+
+
+@pytest.mark.parametrize("name", ["root_certificates", "private_key", "certificate_chain"])
+def test_a_file_that_is_no_path_is_refused_by_name(name: str) -> None:
+    files: dict[str, Value] = {"private_key": Path("key.pem"), "certificate_chain": Path("chain.pem"), name: "x.pem"}
+    with pytest.raises(BadRequestError, match=rf"{name} is 'x\.pem'; give a pathlib\.Path"):
+        TlsOptions(**files)

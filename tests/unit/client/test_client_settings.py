@@ -73,3 +73,23 @@ def test_a_url_that_is_no_address_is_refused(kind: Value, bad: Value) -> None:
 def test_settings_of_the_wrong_kind_are_refused_by_name(settings: dict[str, Any], culprit: str) -> None:
     with pytest.raises(BadRequestError, match=culprit):
         RagClient("127.0.0.1:1", **settings)
+
+
+@pytest.mark.parametrize("kind", [RagClient, AsyncRagClient])
+def test_tls_of_the_wrong_kind_is_refused_by_name(kind: Value) -> None:
+    with pytest.raises(BadRequestError, match=r"tls is 'ca\.pem'; give a TlsOptions"):
+        kind("127.0.0.1:1", tls="ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("method", "args"),
+    [("ask", "x"), ("stream", "x"), ("search", "x"), ("embed", "x"), ("cancel", "x"), ("health", "")],
+)
+async def test_an_async_client_that_is_closed_before_its_first_call_opens_no_channel(
+    url: str, method: str, args: str
+) -> None:
+    client = AsyncRagClient(url)
+    await client.close()
+    with pytest.raises(BadRequestError, match="this client is closed"):
+        await getattr(client, method)(*args)
+    assert client._channels == []

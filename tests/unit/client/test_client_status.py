@@ -116,3 +116,20 @@ def test_an_error_without_a_text_still_says_something(details: str | None) -> No
 def test_a_traceback_of_the_server_is_cut_off() -> None:
     text = "in ensemble 'rag', Failed to process the request(s), message: ValueError: x\n\nAt:\n  /srv/model.py(10): execute\n"
     assert from_text(text).message == "Failed to process the request(s), message: ValueError: x"
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("Socket closed", True),
+        ("in ensemble 'rag', Stub process 'embedder_0_1' is not healthy.", True),
+        ("failed to connect to all addresses; last error: Connection refused", False),
+        ("Server exiting", False),
+        ("Server not ready", False),
+        ("[request id: 7] Server is stopping, scheduler for model has stopped", False),
+        ("Request for unknown model: 'generator' has no available versions", False),
+        ("unavailable: the engine went away", False),
+    ],
+)
+def test_a_request_on_which_work_may_have_begun_is_told_apart(text: str, lost: bool) -> None:
+    assert from_status(Code.UNAVAILABLE, text).lost is lost
