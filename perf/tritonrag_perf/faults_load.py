@@ -5,8 +5,8 @@
         ...break something, wait for what should come...
     assert load.tally.faults() == []
 
-Clients live in a thread with an event loop of its own, so that a test may wait as it likes. They do not try again, so that a failure
-is seen, unless they are given a retry policy.
+Clients live in a thread with an event loop of its own, so that a test may wait as it likes. They do not try again, so that a
+failure is seen, unless they are given a retry policy.
 """
 
 import asyncio

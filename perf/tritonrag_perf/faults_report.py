@@ -88,8 +88,9 @@ def _setting(record: FaultRecord) -> list[str]:
     if record.servers == 1:
         return [f"- Each run has a `tritonrag serve` of its own under {load},", f"  {deadline} and no second try."]
     return [
-        f"- Each run has {record.servers} `tritonrag serve` of its own on the same machine; the first is broken. {load},",
-        f"  {deadline}, by a client that knows every server and tries again as it does by default.",
+        f"- Each run has {record.servers} `tritonrag serve` of its own on the same machine; the first is broken.",
+        f"  {load}, {deadline},",
+        "  by a client that knows every server and tries again as it does by default.",
     ]
 
 

@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonrag.processes import stat_fields
+
 _PROC = Path("/proc")
 _UTIME, _STIME = 11, 12  # fields of /proc/PID/stat after the name: proc(5)
 
@@ -58,7 +60,7 @@ def _private_bytes(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     """CPU time that the process has taken, user and system; 0 where it is gone."""
     try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = stat_fields(_PROC / str(pid))
     except OSError:
         return 0.0
     return (int(fields[_UTIME]) + int(fields[_STIME])) / os.sysconf("SC_CLK_TCK")

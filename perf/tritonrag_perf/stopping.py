@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tritonrag.launcher import RunningServer, TritonServer
-from tritonrag.processes import processes_with, session_members
+from tritonrag.processes import processes_with, session_members, stat_fields
 from tritonrag.triton_command import ServeOptions
 from tritonrag_backends.generation.genai.process import WORKER_MODULE
 from tritonrag_backends.settings import load_settings
@@ -99,7 +99,7 @@ def measure(way: Callable[[RunningServer], Iterator[None]], server: RunningServe
 
 def cpu_ticks(pid: int) -> int:
     """CPU time of a process and its threads, in the kernel's ticks."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    fields = stat_fields(Path(f"/proc/{pid}"))
     return int(fields[11]) + int(fields[12])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.server.wire import Failure, Wire, request, strings
 from tritonrag.launcher import RunningServer
-from tritonrag.processes import session_members
+from tritonrag.processes import session_members, stat_fields
 from tritonrag_client.contract import decode_sources
 
 QUESTION: Final = "How do I parse a JSON document?"
@@ -33,7 +33,7 @@ def all_live(pids: frozenset[int]) -> bool:
 
 def _state(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        return stat_fields(Path(f"/proc/{pid}"))[0]
     except OSError:
         return ""
 

@@ -21,6 +21,15 @@ class Process:
     command: str
 
 
+def stat_fields(folder: Path) -> list[str]:
+    """What /proc/PID/stat, or a thread's, says behind the name, which may be any bytes: the state comes first.
+
+    Raises OSError where the process has ended.
+    """
+    # proc(5): pid (comm) state ppid pgrp session ...; comm may itself hold spaces and parentheses.
+    return (folder / "stat").read_bytes().rpartition(b")")[2].decode().split()
+
+
 def session_members(session_id: int) -> list[Process]:
     """Every process of a session that still runs (zombies have ended and only wait to be read), by process id.
 
@@ -31,8 +40,7 @@ def session_members(session_id: int) -> list[Process]:
         if not entry.name.isdigit():
             continue
         with suppress(OSError):  # it ended while we looked
-            # proc(5): pid (comm) state ppid pgrp session ...; comm may itself hold spaces and parentheses.
-            state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, _, _, session = stat_fields(entry)[:4]
             if int(session) == session_id and state not in "ZX":
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 members.append(Process(pid=int(entry.name), command=command[:120]))
@@ -61,7 +69,7 @@ class Reading:
 def read_process(pid: int) -> Reading | None:
     """A process as it is now; None where there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = stat_fields(Path(f"/proc/{pid}"))
     except OSError:
         return None
     return Reading(state=fields[0], cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S, began=int(fields[19]))
@@ -71,7 +79,7 @@ def has_work(pid: int) -> bool:
     """Whether one of its threads runs, wants to, or waits for a disk: what is starved or slow is not hung."""
     with suppress(OSError):  # it ended while we looked
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            if (thread / "stat").read_text().rpartition(")")[2].split()[0] in "RD":
+            if stat_fields(thread)[0] in "RD":
                 return True
     return False
 
