@@ -1,6 +1,8 @@
 """A process that hangs is told from one that has too much to do: the first is replaced, the second is left to its work."""
 
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -14,13 +16,14 @@ from tritonrag.triton_command import find_model_repository
 FOUND_S, BACK_S = 15.0, 60.0  # generous: the promises are 2 and 15 s
 REQUESTS = 3000
 RATE_PER_S = 400.0  # many times what one instance in fp32 embeds
+TRAFFIC_PER_S = 60.0  # so that some is completed between any two of the counts that the supervisor reads
 
 # Waits for ever, once, without using any time: as a process does whose threads wait for each other.
 HANGS_ONCE = """
 import pathlib
 import threading
 
-from tritonrag_backends.models.retriever import TritonPythonModel as Real
+from tritonrag_backends.models.{model} import TritonPythonModel as Real
 
 FLAG = pathlib.Path("{flag}")
 
@@ -34,13 +37,17 @@ class TritonPythonModel(Real):
 """
 
 
+def make_hanging(folder: Path, model: str) -> tuple[Path, Path]:
+    """A repository whose `model` hangs once the file is there, and the file."""
+    repository, flag = folder / "repository", folder / "hang"
+    shutil.copytree(find_model_repository(None), repository)
+    (repository / model / "1" / "model.py").write_text(HANGS_ONCE.format(model=model, flag=flag))
+    return repository, flag
+
+
 @pytest.fixture
 def hanging(tmp_path: Path) -> tuple[Path, Path]:
-    """A repository whose `retriever` hangs once the file is there, and the file."""
-    repository, flag = tmp_path / "repository", tmp_path / "hang"
-    shutil.copytree(find_model_repository(None), repository)
-    (repository / "retriever" / "1" / "model.py").write_text(HANGS_ONCE.format(flag=flag))
-    return repository, flag
+    return make_hanging(tmp_path, "retriever")
 
 
 def test_a_process_that_waits_for_ever_is_found_by_its_canary_and_replaced(
@@ -57,6 +64,49 @@ def test_a_process_that_waits_for_ever_is_found_by_its_canary_and_replaced(
         assert serve.events_of("retriever")[-3:] == ["stub_hung", "mending", "mended"]
         assert hung.pid not in {stub.pid for stub in serve.all_stubs("retriever")}
         assert serve.health()["restarts"] == 0
+        serve.stop()
+
+
+def test_one_that_hangs_in_the_midst_of_traffic_is_found_too_whatever_it_had_just_completed(
+    tmp_path: Path, index_dir: Path, embedder_dir: Path
+) -> None:
+    repository, flag = make_hanging(tmp_path, "retrieve")
+    arguments = ("--model-repository", str(repository))
+    settings = {"TRITONRAG_EMBEDDER_INSTANCES": "1", "TRITONRAG_DRAIN_TIMEOUT_S": "5"}
+    with serving(tmp_path, index=index_dir, embedder=embedder_dir, arguments=arguments, **settings) as serve:
+        references = take_references(serve.grpc_url, kinds=("search",))
+        [hung] = serve.stubs("retrieve")
+        with Load(serve.grpc_url, references, rate_per_s=TRAFFIC_PER_S, kinds=("search",)) as load:
+            assert wait_until(lambda: load.answered_since(0.0))
+            flag.touch()
+            assert wait_until(lambda: "stub_hung" in serve.events_of("retrieve"), FOUND_S), serve.health()
+            assert wait_until(serve.is_ready, BACK_S), serve.health()
+            back_s = time.monotonic()
+            assert wait_until(lambda: load.answered_since(back_s))
+        assert load.tally.faults() == []
+        assert hung.pid not in {stub.pid for stub in serve.all_stubs("retrieve")}
+        assert serve.health()["restarts"] == 0
+        serve.stop()
+
+
+def test_an_ensemble_has_the_part_reloaded_that_hangs_and_several_that_died_one_after_the_other(
+    tmp_path: Path, index_dir: Path, embedder_dir: Path, hanging: tuple[Path, Path]
+) -> None:
+    repository, flag = hanging
+    arguments = ("--model-repository", str(repository))
+    settings = {"TRITONRAG_RETRIEVE_FUSED": "false", "TRITONRAG_DRAIN_TIMEOUT_S": "5"}
+    with serving(tmp_path, index=index_dir, embedder=embedder_dir, arguments=arguments, **settings) as serve:
+        assert serve.stubs("retrieve") == []
+        flag.touch()
+        assert wait_until(lambda: "mended" in serve.events_of("retriever"), BACK_S), serve.health()
+        assert wait_until(serve.is_ready, BACK_S), serve.health()
+        for model in ("embedder", "retriever"):
+            for stub in serve.stubs(model):
+                os.kill(stub.pid, signal.SIGKILL)
+        assert wait_until(lambda: serve.events_of("retriever").count("mended") == 2, BACK_S), serve.health()
+        assert wait_until(lambda: "mended" in serve.events_of("embedder"), BACK_S), serve.health()
+        assert wait_until(serve.is_ready, BACK_S), serve.health()
+        assert serve.health()["restarts"] == 0, serve.events()
         serve.stop()
 
 

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+_CURVE = "prime256v1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Authority:
         _openssl(
             "req",
             "-x509",
-            *_KEY,
+            *_new_key(_CURVE),
             "-days",
             "2",
             "-subj",
@@ -35,12 +35,12 @@ class Authority:
             self.certificate,
         )
 
-    def sign(self, name: str, *, alternative: str = "IP:127.0.0.1", days: int = 1) -> Pair:
+    def sign(self, name: str, *, alternative: str = "IP:127.0.0.1", days: int = 1, curve: str = _CURVE) -> Pair:
         """A new key and its certificate; one of -1 days has expired."""
         pair = Pair(certificate=self._folder / f"{name}.pem", key=self._folder / f"{name}-key.pem")
         request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName={alternative}\n")
-        _openssl("req", "-new", *_KEY, "-subj", f"/CN={name}", "-keyout", pair.key, "-out", request)
+        _openssl("req", "-new", *_new_key(curve), "-subj", f"/CN={name}", "-keyout", pair.key, "-out", request)
         signed_by = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial")
         _openssl(
             "x509",
@@ -62,6 +62,10 @@ def encrypted(key: Path, target: Path) -> Path:
     """The key behind a passphrase."""
     _openssl("pkcs8", "-topk8", "-in", key, "-out", target, "-passout", "pass:secret")
     return target
+
+
+def _new_key(curve: str) -> tuple[str, ...]:
+    return "-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{curve}", "-nodes"
 
 
 def _openssl(*arguments: str | Path) -> None:

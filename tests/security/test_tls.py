@@ -193,6 +193,17 @@ def test_an_expired_certificate_is_refused_before_anything_starts(authority: Aut
     assert server.check_left_behind() == []
 
 
+def test_files_that_triton_alone_can_not_use_are_told_and_not_taken_for_a_lost_port(
+    pair: Pair, ours: Pair, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ServerTls, "check", lambda _: None)
+    tls, log = ServerTls(certificate=pair.certificate, key=ours.key), tmp_path / "triton.log"
+    server = TritonServer()
+    with server, pytest.raises(BadRequestError, match=r"Triton can't use the files of --tls-cert.*Invalid private key"):
+        server.start(ServeOptions(model_repository=repository, models=("wait",), tls=tls, log_file=log))
+    assert server.check_left_behind() == []
+
+
 def test_beside_tls_only_grpc_leaves_this_machine(one_way: RunningServer) -> None:
     listening = {
         connection.laddr.port: connection.laddr.ip

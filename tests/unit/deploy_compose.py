@@ -45,6 +45,13 @@ class Compose:
         options = networks.values() if isinstance(networks, dict) else ()
         return {name}.union(*(each.get("aliases", ()) for each in options))
 
+    def environment(self, service: dict[str, Any], own: dict[str, str] | None = None) -> dict[str, str]:
+        """The variables of a service, as Compose puts them together, where a file that need not be there holds `own`."""
+        merged: dict[str, str] = {}
+        for file in service.get("env_file", ()):
+            merged |= (own or {}) if not file.get("required", True) else variables(self.folder / file["path"])
+        return merged | service.get("environment", {})
+
     def problems(self, *, version: str) -> list[str]:
         """Every promise that this file breaks, in words."""
         found = list(self._unknown_names())
@@ -102,9 +109,12 @@ class Compose:
                 yield f"its {mount.target} is {'read-only' if mount.read_only else 'writable'}"
 
     def _environment(self, service: dict[str, Any]) -> Iterator[str]:
+        needed = [each["path"] for each in service.get("env_file", ()) if each.get("required", True)]
+        missing = [path for path in needed if not (self.folder / path).exists()]
+        yield from (f"reads {path}, which is not in the repository" for path in missing)
         file = self.dockerfile(service)
-        if file:
-            yield from environment_problems(file.environment() | service.get("environment", {}))
+        if file and not missing:
+            yield from environment_problems(file.environment() | self.environment(service))
 
     def _command(self, service: dict[str, Any]) -> Iterator[str]:
         if "build" in service and "command" in service:
@@ -169,3 +179,9 @@ def published(service: dict[str, Any]) -> set[int]:
 def seconds(text: str) -> int:
     """A duration of seconds or minutes: 60s, 2m."""
     return int(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
+
+
+def variables(path: Path) -> dict[str, str]:
+    """What an env file holds: NAME=value in each line, but for comments."""
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}

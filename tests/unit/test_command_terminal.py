@@ -109,3 +109,19 @@ def test_waiting_ends_when_what_is_waited_for_is_there() -> None:
         assert signals.received == []
     os.close(readable)
     os.close(writable)
+
+
+def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
+    readable, writable = os.pipe()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            signals.wait(readable)
+            assert signals.received == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        os.close(readable)
+        os.close(writable)

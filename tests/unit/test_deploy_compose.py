@@ -84,8 +84,9 @@ def test_the_file_keeps_our_promises() -> None:
         ("  edge: {}\n\nvolumes", "\nvolumes", "the network edge is not declared"),
         ("depends_on: [redis]", "depends_on: [valkey]", "no service"),
         ('[cpu, gpu]\n    user: "999', '[cpu]\n    user: "999', "not in all of its profiles"),
-        ("TRITONRAG_CACHE_STORE: redis", "TRITONRAG_CACHE_STORE: valkey", "TRITONRAG_CACHE_STORE"),
-        ("TRITONRAG_CACHE_STORE:", "TRITONRAG_CACHE_SHOP:", "TRITONRAG_CACHE_SHOP"),
+        ("  env_file:", "  environment: {TRITONRAG_CACHE_STORE: valkey}\n  env_file:", "TRITONRAG_CACHE_STORE"),
+        ("  env_file:", "  environment: {TRITONRAG_CACHE_SHOP: redis}\n  env_file:", "TRITONRAG_CACHE_SHOP"),
+        ("path: defaults.env", "path: default.env", "reads default.env, which is not in the repository"),
         ("[index, build, /documents,", "[index, make, /documents,", "does not parse"),
     ],
 )  # fmt: skip
@@ -94,11 +95,35 @@ def test_a_broken_file_is_found(good: str, bad: str, problem: str) -> None:
     assert any(problem in found for found in compose(TEXT.replace(good, bad)).problems(version=VERSION))
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "problem"),
+    [
+        ("TRITONRAG_CACHE_STORE=redis", "TRITONRAG_CACHE_STORE=valkey", "TRITONRAG_CACHE_STORE"),
+        ("TRITONRAG_CACHE_STORE=", "TRITONRAG_CACHE_SHOP=", "TRITONRAG_CACHE_SHOP"),
+    ],
+)
+def test_a_wrong_setting_among_the_defaults_is_found(tmp_path: Path, good: str, bad: str, problem: str) -> None:
+    text, broken = (DEPLOY / "defaults.env").read_text(), tmp_path / "broken.env"
+    assert good in text
+    broken.write_text(text.replace(good, bad))
+    found = compose(TEXT.replace("path: defaults.env", f"path: {broken}")).problems(version=VERSION)
+    assert any(problem in each for each in found)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_what_a_person_sets_counts_over_the_settings_that_the_file_brings(name: str) -> None:
+    own = {"TRITONRAG_CACHE_STORE": "off", "TRITONRAG_CACHE_REDIS_URL": "redis://:secret@elsewhere:6379/0"}
+    cache = load_settings(compose().environment(service(name), own)).cache
+    assert cache.store == "off"
+    assert cache.redis_url.get_secret_value() == own["TRITONRAG_CACHE_REDIS_URL"]
+
+
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_server_gets_the_time_that_it_needs_to_let_running_requests_end(name: str) -> None:
     file = compose().dockerfile(service(name))
     assert file is not None
-    drain_s = parse_command(file.command_line()[1:])["drain_timeout_s"]
+    options = parse_command(file.command_line()[1:])
+    drain_s = options["drain_delay_s"] + options["drain_timeout_s"]
     assert seconds(service(name)["stop_grace_period"]) > drain_s + _BEYOND_DRAIN_S
 
 
@@ -111,7 +136,7 @@ def test_the_ports_of_image_machine_and_command_are_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_the_answer_cache_is_the_redis_beside_the_server(name: str) -> None:
-    cache = load_settings(service(name)["environment"]).cache
+    cache = load_settings(compose().environment(service(name))).cache
     host = cache.redis_url.get_secret_value().removeprefix("redis://").partition(":")[0]
     assert cache.store == "redis"
     assert set(service(host)["networks"]) <= set(service(name)["networks"])
@@ -180,6 +205,7 @@ def test_what_the_page_tells_to_set_are_settings_and_the_file_for_them_is_kept_o
     given = dict(re.findall(r"^(TRITONRAG_\w+)=(.*)$", page, flags=re.MULTILINE))
     assert list(environment_problems(given)) == []
     assert given
-    (file,) = service("tritonrag-gpu")["env_file"]
+    _, file = service("tritonrag-gpu")["env_file"]
+    assert file["required"] is False
     for ignored in (".gitignore", ".dockerignore"):
         assert f"deploy/{file['path']}" in (REPOSITORY / ignored).read_text().splitlines()

@@ -1,5 +1,6 @@
 """The images' health check is run as Docker would run it, against a server that is ready, one that is not, and none."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from tests.unit.deploy_compose import seconds
-from tests.unit.deploy_dockerfile import Dockerfile
+from tests.unit.deploy_dockerfile import Dockerfile, parse_command
+
+from tritonrag.commands.serve import ServeRequest
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = ("Dockerfile", "Dockerfile.cpu")
@@ -113,3 +116,18 @@ def test_the_check_gives_up_before_docker_does(name: str) -> None:
     timeout = dockerfile(name).only("HEALTHCHECK").option("timeout")
     assert timeout is not None
     assert own_s < seconds(timeout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_failed_check_counts_as_long_as_serve_gives_triton_to_get_ready(name: str) -> None:
+    options = parse_command(dockerfile(name).command_line()[1:])
+    period = dockerfile(name).only("HEALTHCHECK").option("start-period")
+    assert period is not None
+    assert seconds(period) >= ServeRequest(**options).serve_options().ready_timeout_s
+
+
+def test_the_page_names_the_variable_that_the_check_reads() -> None:
+    page = (REPOSITORY / "docs" / "production.md").read_text()
+    script = (REPOSITORY / "deploy" / "docker" / "healthcheck.py").read_text()
+    (line,) = (line for line in page.splitlines() if "the health check reads" in line)
+    assert set(re.findall(r"TRITONRAG_\w+", line)) == set(re.findall(r"TRITONRAG_\w+", script))

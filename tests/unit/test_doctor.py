@@ -4,10 +4,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from tests.unit.deploy_dockerfile import parse_command
 
 from tritonrag import machine_checks as machine
 from tritonrag import triton_checks as triton
 from tritonrag.checks import Check
+from tritonrag.commands import doctor
 from tritonrag.triton_parts import TritonParts, find_wheel
 from tritonrag_backends.embedding.format import EmbedderManifest, Parity
 from tritonrag_backends.settings import EmbedderSettings, Settings
@@ -84,6 +86,13 @@ def test_a_taken_port_is_a_warning_with_the_way_out() -> None:
         check = machine.port_check("grpc", taken.getsockname()[1])
     assert check.status == "warn"
     assert "--grpc-port 0" in check.advice
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_the_ports_that_are_looked_at_are_those_that_serve_takes() -> None:
+    options = parse_command(["serve"])
+    taken = {name.removesuffix("_port"): value for name, value in options.items() if name.endswith("_port")}
+    assert taken == doctor.PORTS
 
 
 def test_no_gpu_is_fine() -> None:

@@ -1,15 +1,18 @@
 """What a server that was killed outright left behind is removed by the next one; what lives is never touched."""
 
+import errno
 import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tritonrag.triton_home import HOME_PREFIX, remove_abandoned_homes
+from tritonrag.triton_home import HOME_PREFIX, TritonHome, remove_abandoned_homes
+from tritonrag.triton_parts import find_wheel
 
 SLEEP = shutil.which("sleep") or "/bin/sleep"
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -19,7 +22,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One that is old enough to be looked at."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    path = tmp_path / f"{HOME_PREFIX}test"
+    path = tmp_path / f"{HOME_PREFIX}test_one"
     (path / "backends/python").mkdir(parents=True)
     (path / "lock").touch()
     os.utime(path, (0, 0))
@@ -78,3 +81,44 @@ def test_a_home_that_another_process_holds_is_left_alone(home: Path, start: Star
     remove_abandoned_homes()
     assert other.poll() is None
     assert home.exists()
+
+
+def test_a_home_of_another_user_is_left_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: home.stat().st_uid + 1)
+    remove_abandoned_homes()
+    assert home.exists()
+
+
+@pytest.mark.parametrize("name", ["", "tes"])
+def test_a_folder_whose_name_begins_those_of_homes_takes_no_shared_memory_with_it(
+    home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = home.parent / "memory" / f"{home.name}_1"
+    region.parent.mkdir()
+    region.touch()
+    monkeypatch.setattr("tritonrag.processes.SHARED_MEMORY", region.parent)
+    home.rename(home.with_name(HOME_PREFIX + name))
+    remove_abandoned_homes()
+    assert region.exists()
+
+
+def test_one_that_can_not_be_made_leaves_neither_folder_nor_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tritonrag.triton_home._link_backends", full)
+    with pytest.raises(OSError, match="No space left"):
+        TritonHome(find_wheel())
+    assert list(tmp_path.iterdir()) == []
+    assert not [name for name in open_files() if name.startswith(str(tmp_path))]
+
+
+def open_files() -> list[str]:
+    names = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # what we look by is closed again
+            names.append(str(link.readlink()))
+    return names

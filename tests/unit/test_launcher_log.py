@@ -1,5 +1,6 @@
 """What Triton's log says about a start that failed becomes one error for a person, without traceback."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,35 @@ def test_a_lost_port_is_known_from_the_log() -> None:
 
 def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert read_log(tmp_path / "none") == ""
+
+
+def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("first\n" + "ü" * 2**20 + "\nlast\n")
+    read = read_log(log)
+    assert read.endswith("ü\nlast\n")
+    assert len(read) < 2**20
+
+
+@pytest.mark.timeout(30)
+def test_a_log_that_can_not_be_read_again_is_empty(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pipe.open("r+b", buffering=0) as written:
+        written.write(b"said\n")
+        assert read_log(pipe) == ""
+
+
+def test_a_service_that_did_not_start_for_another_reason_lost_no_port() -> None:
+    assert not port_was_taken('E1122 1 main.cc:1] "failed to start GRPC service: Internal - could not read the key"')
+
+
+def test_tls_files_that_triton_can_not_use_are_told_as_such_and_not_as_a_port() -> None:
+    error = explain(
+        "E1129 22:11:38.255276069     969 ssl_transport_security.cc:780]        Invalid private key.\n"
+        "E1129 22:11:38.255344360     969 ssl_security_connector.cc:271]        "
+        "Handshaker factory creation failed with TSI_INVALID_ARGUMENT.\n"
+        "E1129 22:11:38.259257 969 main.cc:245] \"failed to start GRPC service: Unavailable - Socket 'x:1' already in use \"\n"
+    )
+    assert isinstance(error, BadRequestError)
+    assert error.message.endswith(f"--tls-key and --tls-client-ca: Invalid private key. (log: {LOG})")

@@ -1,5 +1,6 @@
 """The key to Triton's restricted APIs: random, in no text, and gone from the command line that it had to stand on."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,3 +115,18 @@ def test_what_triton_logs_tells_that_its_command_line_was_read(tmp_path: Path, l
     if log is not None:
         path.write_text(log)
     assert has_taken_its_arguments(path) is taken
+
+
+@pytest.mark.timeout(30)
+def test_a_log_that_can_not_be_read_again_tells_nothing(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pipe.open("r+b", buffering=0) as written:
+        written.write(b'I1129 17:00:00.1 7 pinned_memory_manager.cc:277] "Pinned memory pool is created"\n')
+        assert not has_taken_its_arguments(pipe)
+
+
+def test_triton_has_taken_its_arguments_however_much_it_logs_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "triton.log"
+    path.write_text('I1129 17:00:00.1 7 pinned_memory_manager.cc:277] "created"\n' + "a model's own words\n" * 2**17)
+    assert has_taken_its_arguments(path)

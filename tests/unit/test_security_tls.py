@@ -1,21 +1,28 @@
 """TLS files are looked at before anything starts; what is wrong is named with its option and its file."""
 
+import json
 import shlex
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from deploy_dockerfile import parse_command
 from tests.security.certificates import Authority, Pair, encrypted
 
-from tritonrag.commands.serve import ServeRequest
-from tritonrag.options import to_tls
-from tritonrag.tls import ServerTls
+from tritonrag import cli
+from tritonrag.commands.serve import ServeRequest, _announce
+from tritonrag.launcher import RunningServer, TritonServer
+from tritonrag.preflight import Served
+from tritonrag.supervising.health_watch import HealthWatch
+from tritonrag.tls import ServerTls, to_tls
 from tritonrag.triton_command import ServeOptions, plain_address, require_access
 from tritonrag_client import TlsOptions
 from tritonrag_client.errors import BadRequestError
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound
+BEYOND = "127.0.0.2"  # stands for an address that other machines reach
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +82,10 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "a certificate that has expired": (
         lambda _pair, _other, authority, _tmp: _served(authority.sign("expired", days=-1)),
         r"--tls-cert .*expired\.pem has expired",
+    ),
+    "a certificate on a curve that no client takes": (
+        lambda _pair, _other, authority, _tmp: _served(authority.sign("curve", curve="secp256k1")),
+        r"--tls-cert .*curve\.pem would be refused by clients: NO_SHARED_CIPHER",
     ),
     "a damaged certificate": (
         lambda pair, _other, _authority, tmp: ServerTls(certificate=_damaged(pair, tmp / "damaged.pem"), key=pair.key),
@@ -174,3 +185,75 @@ def test_the_commands_of_the_page_are_commands() -> None:
     assert [command[0] for command in commands] == ["serve", "ask"]
     for command in commands:
         assert parse_command(command)["tls_cert"] is not None
+
+
+@pytest.mark.parametrize("service", ["http", "metrics"])
+def test_a_port_of_what_stays_on_this_machine_is_looked_for_there(
+    service: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tritonrag.triton_command.is_loopback", lambda address: address != BEYOND)
+    options = ServeOptions(tls=_served(pair), host=BEYOND)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused, wanted = rf"--{service}-port {port} can't be had on 127\.0\.0\.1", {f"{service}_port": port}
+        with pytest.raises(BadRequestError, match=refused):
+            HealthWatch(replace(options, **wanted), port=0, as_json=True, verbose=False)  # type: ignore[arg-type]
+        with TritonServer() as server, pytest.raises(BadRequestError, match=refused):
+            server.start(replace(options, **wanted))  # type: ignore[arg-type]
+        with HealthWatch(replace(options, grpc_port=port), port=0, as_json=True, verbose=False) as watch:
+            assert watch.port != port
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(
+    ("command", "variable"),
+    [(["serve"], f"TRITONRAG_TLS_{file}") for file in ("CERT", "KEY", "CLIENT_CA")]
+    + [
+        ([word, "why?"], f"TRITONRAG_CLIENT_TLS_{file}") for word in ("ask", "search") for file in ("CA", "CERT", "KEY")
+    ],
+)
+def test_a_variable_that_is_set_and_empty_is_refused_rather_than_taken_for_no_tls(
+    command: list[str], variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "")
+    assert cli.run_command(command) == 2
+    assert f"{variable} is set and empty; name a file, or unset it" in capsys.readouterr().err
+
+
+def test_an_option_counts_over_a_variable_that_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONRAG_TLS_CLIENT_CA", "")
+    assert parse_command(["serve", "--tls-client-ca", "ca.pem"])["tls_client_ca"] == Path("ca.pem")
+
+
+CERTIFICATE = {"tls_cert": Path("cert.pem"), "tls_key": Path("key.pem")}
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "tls", "mutual"),
+    [
+        ({}, "127.0.0.1:2\n", False, False),
+        (CERTIFICATE, "127.0.0.1:2, TLS\n", True, False),
+        ({**CERTIFICATE, "tls_client_ca": Path("ca.pem")}, "127.0.0.1:2, mutual TLS\n", True, True),
+    ],
+)
+def test_serve_says_who_may_connect(
+    files: dict[str, Path], named: str, tls: bool, mutual: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = RunningServer(
+        host="127.0.0.1",
+        plain_host="127.0.0.1",
+        http_port=1,
+        grpc_port=2,
+        metrics_port=3,
+        pid=4,
+        log_path=Path("log"),
+        shm_prefix="none",
+    )
+    served = Served(index=Path("index"), index_version=1, passages=1)
+    _announce(ServeRequest(**files), running, served, start_s=1.0, health_port=5)  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert f"gRPC     {named}" in out
+    assert ("--tls-ca FILE" in out, "--tls-key FILE" in out) == (tls, mutual)
+    _announce(ServeRequest(**files, json=True), running, served, start_s=1.0, health_port=5)  # type: ignore[arg-type]
+    said = json.loads(capsys.readouterr().out)
+    assert (said["tls"], said["mutual_tls"]) == (tls, mutual)

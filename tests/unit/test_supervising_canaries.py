@@ -54,3 +54,10 @@ def test_only_answers_that_a_running_model_can_give_count_as_life(status: int, b
     verdict = verdict_of(status, body)
     assert verdict.kind == kind
     assert bool(verdict.reason) is (kind != "alive")
+
+
+def test_what_triton_says_of_a_failure_is_kept_apart_from_what_may_be_told() -> None:
+    says = "Failed to process the request(s), message: ValueError: no; At: /home/somebody/model.py(4)"
+    verdict = verdict_of(500, error(says))
+    assert verdict.reason == "its canary fails with status 500"
+    assert says in verdict.detail

@@ -4,8 +4,9 @@ import http.client
 import io
 import json
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from tests.waiting import wait_until
@@ -107,7 +108,34 @@ def test_many_who_say_nothing_do_not_use_more_than_their_share_and_leaving_frees
     with ExitStack() as silent:
         for _ in range(3 * _CONNECTIONS):
             silent.enter_context(socket.create_connection(("127.0.0.1", served.endpoint.port), timeout=5))
-        assert served.endpoint._server._free._value >= 0
+        assert len(served.endpoint._server._open) <= _CONNECTIONS
+    assert wait_until(lambda: _answers(served))
+
+
+def test_who_says_one_letter_after_the_other_does_not_keep_a_place(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tritonrag.supervising.endpoint._TIMEOUT_S", 0.5)
+    with ExitStack() as slow:
+        address = ("127.0.0.1", served.endpoint.port)
+        clients = [slow.enter_context(socket.create_connection(address)) for _ in range(_CONNECTIONS)]
+
+        def is_answered_while_they_go_on() -> bool:
+            for client in clients:
+                with suppress(OSError):
+                    client.send(b"G")
+            return _answers(served)
+
+        assert wait_until(is_answered_while_they_go_on)
+
+
+def test_where_no_thread_can_be_had_no_place_is_lost(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as starved:
+        starved.setattr("threading.Thread.start", no_thread)
+        assert not any(_answers(served) for _ in range(_CONNECTIONS))
     assert wait_until(lambda: _answers(served))
 
 

@@ -1,10 +1,16 @@
-"""Events are lines: JSON for machines, a sentence for people; each is counted."""
+"""Events are lines: JSON for machines, a sentence for people; each is counted, and none holds up or ends a server."""
 
 import io
 import json
+import os
+import re
+import select
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
+from tests.waiting import wait_until
 
 from tritonrag.supervising.events import Events, wants_json
 from tritonrag.supervising.metrics import SupervisorMetrics
@@ -66,3 +72,69 @@ def test_every_event_is_counted_and_what_is_measured_is_exposed() -> None:
     assert "tritonrag_supervisor_ready 1.0" in lines
     assert "tritonrag_supervisor_restarts_total 1.0" in lines
     assert 'tritonrag_supervisor_repairs_total{model="retrieve"} 1.0' in lines
+
+
+def not_written(metrics: SupervisorMetrics) -> float:
+    found = re.search(rb'events_total\{event="not_written",model="triton"\} (\S+)', metrics.exposition())
+    return float(found[1]) if found else 0.0
+
+
+def read_all(descriptor: int) -> bytes:
+    """What stands in a pipe now."""
+    parts = []
+    while select.select([descriptor], [], [], 0)[0]:
+        parts.append(os.read(descriptor, 2**16))
+    return b"".join(parts)
+
+
+def broken_pipe() -> int:
+    readable, writable = os.pipe()
+    os.close(readable)
+    return writable
+
+
+def full_pipe() -> tuple[int, int]:
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writable, b"\n")
+    os.set_blocking(writable, True)
+    return readable, writable
+
+
+@pytest.mark.parametrize("opened", [lambda: os.open("/dev/full", os.O_WRONLY), broken_pipe], ids=["disk", "pipe"])
+def test_what_can_not_be_written_is_counted_and_no_error(
+    opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = SupervisorMetrics()
+    with os.fdopen(opened(), "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        events = Events(as_json=True, count=metrics.event)
+        events.tell("stub_died", "retrieve", "died")
+        events.tell("draining", "triton", "finishing what has begun")
+        assert wait_until(lambda: not_written(metrics) == 2)
+
+
+def test_a_reader_that_does_not_read_holds_up_nobody_and_gets_what_waited_once_it_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tritonrag.supervising.events._MOST_WAITING", 2)
+    metrics = SupervisorMetrics()
+    readable, writable = full_pipe()
+    with os.fdopen(readable), os.fdopen(writable, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        events = Events(as_json=True, count=metrics.event)
+        for number in range(4):
+            events.tell("swept", "triton", f"number {number}")
+        assert not_written(metrics) == 2
+        seen = bytearray()
+
+        def came(text: bytes, times: int) -> bool:
+            seen.extend(read_all(readable))
+            return seen.count(text) == times
+
+        assert wait_until(lambda: came(b"number", 2))
+        events.tell("swept", "triton", "the last")
+        assert wait_until(lambda: came(b"the last", 1))
+        assert not_written(metrics) == 2

@@ -270,3 +270,42 @@ def test_busy_and_failing_stages_never_lead_to_an_action(seen: list[str]) -> Non
     for number, observation in enumerate(seen):
         OBSERVATIONS[observation](judge, NAMES[number % len(NAMES)], float(number))
         assert judge.decide(float(number)) is None
+
+
+class TestWhatTritonSays:
+    """May hold paths and tracebacks: it is told in events and in the last error, and never on the network."""
+
+    SAYS = "ValueError: no; At: /home/somebody/model.py(4)"
+
+    def told(self, judge: Judge) -> str:
+        return " ".join(one.reason for one in judge.degraded())
+
+    def test_of_a_stage_that_fails(self, judge: Judge) -> None:
+        judge.answered("generator", "failing", "its canary fails with status 500", detail=self.SAYS)
+        assert self.told(judge) == "its canary fails with status 500"
+        assert self.SAYS in [one.reason for one in judge.happenings()]
+
+    def test_of_its_end_and_of_a_start_that_fails(self, judge: Judge) -> None:
+        judge.triton_down("triton_ended", "Triton was ended by SIGKILL", self.SAYS)
+        assert self.told(judge) == "Triton was ended by SIGKILL"
+        assert judge.decide(0) == Restart(reason=self.SAYS)
+        for number in range(MOST):
+            judge.start_failed("Triton does not start", number * LONGEST_S, self.SAYS)
+            assert self.told(judge) == "Triton does not start"
+        assert [one.reason for one in judge.happenings()].count(self.SAYS) == 1 + MOST
+        giving_up = judge.decide(MOST * LONGEST_S)
+        assert isinstance(giving_up, GiveUp)
+        assert giving_up.reason.endswith(self.SAYS)
+
+    def test_of_a_model_that_it_can_not_load(self, judge: Judge) -> None:
+        judge.stub_down("retrieve", "stub_died", "dead")
+        judge.mending("retrieve")
+        judge.mending_failed("retrieve", "Triton reports an error", 0, self.SAYS)
+        assert "/home" not in self.told(judge)
+        assert judge.decide(0) == Restart(reason=f"retrieve could not be reloaded: {self.SAYS}")
+
+    def test_once_it_is_started_again_nothing_of_it_is_left(self, judge: Judge) -> None:
+        judge.triton_down("triton_ended", "Triton was ended by SIGKILL", self.SAYS)
+        judge.started(1)
+        judge.triton_down("triton_hung", "Triton is stopped by a signal")
+        assert judge.decide(LONGEST_S) == Restart(reason="Triton is stopped by a signal")

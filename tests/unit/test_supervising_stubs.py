@@ -6,12 +6,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 
 import pytest
+from supervising_fakes import Machine
 from tests.waiting import wait_until
 
-from tritonrag.processes import Reading, exit_status, has_work, read_process
+from tritonrag.processes import exit_status, has_work, read_process
 from tritonrag.supervising.stubs import Stub, StubWatch, stub_of
 
 HOME = "/home/tritonrag-home-x"
@@ -37,32 +37,6 @@ def test_a_stub_that_only_completes_a_configuration_is_none() -> None:
 @pytest.mark.parametrize("other", [[], [""], ["bash", "-c", "exec stub"], ["/usr/bin/tritonserver", "--x"] * 6])
 def test_other_processes_are_none(other: list[str]) -> None:
     assert stub_of(5, other) is None
-
-
-@dataclass
-class Machine:
-    """Processes that a test makes up."""
-
-    readings: dict[int, Reading] = field(default_factory=dict)
-    stubs: list[Stub] = field(default_factory=list)
-    working: set[int] = field(default_factory=set)
-
-    def add(self, pid: int, model: str, instance: str = "0_0") -> Stub:
-        stub = Stub(pid=pid, model=model, instance=f"{model}_{instance}", region=f"region-{pid}")
-        self.stubs.append(stub)
-        self.readings[pid] = Reading(state="S", cpu_s=0.0, began=pid)
-        return stub
-
-    def set(self, pid: int, **changes: object) -> None:
-        self.readings[pid] = replace(self.readings[pid], **changes)  # type: ignore[arg-type]
-
-    def watch(self) -> StubWatch:
-        return StubWatch(
-            1,
-            find=lambda _: [stub for stub in self.stubs if stub.pid in self.readings],
-            read=self.readings.get,
-            works=self.working.__contains__,
-        )
 
 
 @pytest.fixture
@@ -172,6 +146,24 @@ def test_only_those_that_live_and_are_not_stopped_are_healthy(machine: Machine) 
     assert [stub.pid for stub in watch.healthy("retrieve")] == [11]
     machine.set(11, state="Z")
     assert watch.healthy("retrieve") == []
+
+
+def test_those_that_hang_are_the_stopped_and_the_blamed_until_their_model_is_loaded_anew(machine: Machine) -> None:
+    watch = machine.watch()
+    machine.set(11, state="T")
+    watch.look(0)
+    assert watch.hung("retrieve") == []
+    watch.look(1)
+    assert watch.hung("retrieve") == [11]
+    machine.set(11, state="S")
+    watch.look(2)
+    assert watch.hung("retrieve") == [11], "it is not trusted any more"
+    assert [stub.pid for stub in watch.healthy("retrieve")] == [12]
+    watch.blame([12])
+    assert watch.hung("retrieve") == [11, 12]
+    assert watch.healthy("retrieve") == []
+    watch.retire("retrieve", 3)
+    assert watch.hung("retrieve") == []
 
 
 class TestARealProcess:

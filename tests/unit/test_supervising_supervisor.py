@@ -9,13 +9,16 @@ import pytest
 
 from tritonrag.launcher import RunningServer
 from tritonrag.supervising.events import Events
+from tritonrag.supervising.judge import Restart
 from tritonrag.supervising.metrics import SupervisorMetrics
 from tritonrag.supervising.stages import stages_of
 from tritonrag.supervising.status import Status
 from tritonrag.supervising.supervisor import Supervisor
+from tritonrag.supervising.watching import TritonEnded
 from tritonrag.triton_command import find_model_repository
 from tritonrag.triton_log import failure
 from tritonrag_backends.settings import SupervisorSettings
+from tritonrag_client.errors import InternalError
 
 TIMEOUT_S = 10.0
 
@@ -46,9 +49,24 @@ class BlindWatching(BrokenWatching):
         return []
 
 
-def make_supervisor(tmp_path: Path) -> Supervisor:
+class PoorServer:
+    """Has ended for a reason that is not for everybody, and can not be started again."""
+
+    SAYS = "ValueError: no; At: /home/somebody/model.py(4)"
+
+    def failure(self) -> InternalError:
+        return InternalError(self.SAYS)
+
+    def restart(self) -> None:
+        raise OSError(11, "Resource temporarily unavailable", "/home/somebody/python")
+
+    def kill(self) -> None:
+        pass
+
+
+def make_supervisor(tmp_path: Path, *, server: Any = None, stream: io.StringIO | None = None) -> Supervisor:
     metrics = SupervisorMetrics()
-    events = Events(as_json=True, stream=io.StringIO(), count=metrics.event)
+    events = Events(as_json=True, stream=stream or io.StringIO(), count=metrics.event)
     running = RunningServer(
         host="127.0.0.1",
         plain_host="127.0.0.1",
@@ -62,7 +80,7 @@ def make_supervisor(tmp_path: Path) -> Supervisor:
         models_dir=find_model_repository(None),
     )
     return Supervisor(
-        None,  # type: ignore[arg-type]  # of which nothing is asked here
+        server,
         running,
         SupervisorSettings(),
         start_s=1.0,
@@ -92,6 +110,30 @@ def test_one_that_is_told_to_stop_stops(tmp_path: Path, monkeypatch: pytest.Monk
         supervisor.stop()
         supervisor.stop()
         assert has_ended(supervisor, 0)
+
+
+def test_a_triton_that_can_not_be_started_for_want_of_memory_is_tried_again(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    supervisor = make_supervisor(tmp_path, server=PoorServer(), stream=stream)
+    assert supervisor._restart(Restart(reason="gone"))
+    assert supervisor._judge.wants_restart
+    assert told(supervisor).startswith("Triton does not start")
+    assert "/home" not in told(supervisor)
+    assert "Resource temporarily unavailable" in stream.getvalue()
+
+
+def test_why_triton_has_ended_is_told_in_the_event_and_not_on_the_network(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    supervisor = make_supervisor(tmp_path, server=PoorServer(), stream=stream)
+    supervisor._end(TritonEnded(event="triton_ended", reason="Triton was ended by SIGKILL"))
+    assert told(supervisor).startswith("Triton was ended by SIGKILL")
+    assert PoorServer.SAYS not in told(supervisor)
+    assert PoorServer.SAYS in stream.getvalue()
+
+
+def told(supervisor: Supervisor) -> str:
+    """What /health tells."""
+    return "; ".join(one.reason for one in supervisor._status.report.degraded)
 
 
 def test_the_stages_of_our_repository_are_the_four_and_each_runs_in_its_own_processes() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from tritonrag.processes import stat_fields
 from tritonrag_client.errors import BadRequestError
 
 RestrictedApi = Literal["model-repository", "model-config", "shared-memory", "statistics", "trace", "logging"]
@@ -29,6 +30,7 @@ _KEY_BYTES: Final = 32
 _LOG: Final = logging.getLogger(__name__)
 # A line of Triton's own log, which it begins once its command line is taken in.
 _LOG_LINE: Final = re.compile(rb"\.cc:\d+\] ")
+_BEGINNING_BYTES: Final = 2**20  # of a log, where that line stands
 _ARG_START: Final = 45  # proc(5), /proc/PID/stat: fields 48 and 49, counted from the state behind the program's name
 
 
@@ -41,11 +43,11 @@ def closed_apis(open_apis: Collection[str]) -> tuple[RestrictedApi, ...]:
 
 
 def has_taken_its_arguments(log_path: Path) -> bool:
-    """Whether Triton has read its command line, told by what it logs afterwards."""
-    try:
-        return _LOG_LINE.search(log_path.read_bytes()) is not None
-    except FileNotFoundError:
+    """Whether Triton has read its command line, told by what it logs afterwards; False where the log is no file to read again."""
+    if not log_path.is_file():
         return False
+    with log_path.open("rb") as log:
+        return _LOG_LINE.search(log.read(_BEGINNING_BYTES)) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ class AdminKey:
 
 def _argument_range(process: Path) -> tuple[int, int]:
     """Where in the process's memory its arguments lie. Raises PermissionError where the kernel does not tell."""
-    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    fields = stat_fields(process)
     start, end = int(fields[_ARG_START]), int(fields[_ARG_START + 1])
     if not start:
         raise PermissionError(0, "the kernel does not tell where its arguments lie")

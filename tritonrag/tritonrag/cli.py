@@ -48,7 +48,6 @@ from tritonrag.options import (
     Verbose,
     port_option,
     to_mode,
-    to_tls,
 )
 from tritonrag.serve_options import (
     AnswerCache,
@@ -66,6 +65,7 @@ from tritonrag.serve_options import (
     TritonDir,
     TrtllmModel,
 )
+from tritonrag.tls import to_tls
 from tritonrag.variables import refuse_unknown, variables_of
 from tritonrag_client.errors import BadRequestError, NotFoundError, RagError
 

@@ -18,16 +18,16 @@ from typing import BinaryIO, Self
 
 from tritonrag import die_with_parent
 from tritonrag.admin_key import AdminKey, has_taken_its_arguments
-from tritonrag.ports import address_of, choose_ports, is_free, reachable
+from tritonrag.ports import address_of, choose_ports, is_free, reachable, require_ipv4
 from tritonrag.processes import exit_status, has_exited, kill_session, session_members, shared_memory
 from tritonrag.repository import prepare
 from tritonrag.triton_command import (
     ServeOptions,
     find_model_repository,
     loaded_models,
-    plain_address,
     require_access,
     require_profile,
+    service_addresses,
     triton_arguments,
     triton_environment,
 )
@@ -38,6 +38,7 @@ from tritonrag_client.errors import BadRequestError, RagError, UnavailableError
 
 _POLL_S = 0.05
 _ATTEMPTS = 3  # for free ports that somebody else took between our choice and Triton's bind
+_KILL_TIMEOUT_S = 10.0
 _BEYOND_DRAIN_S = 15.0  # what Triton may need after its drain timeout to unload its models
 
 
@@ -69,6 +70,11 @@ class RunningServer:
     def http_url(self) -> str:
         """Where Triton's own HTTP endpoints are."""
         return f"http://{self.plain_host}:{self.http_port}"
+
+    def taken_ports(self) -> list[int]:
+        """Those of its ports that somebody listens on."""
+        ports = ((self.host, self.grpc_port), (self.plain_host, self.http_port), (self.plain_host, self.metrics_port))
+        return [port for host, port in ports if not is_free(host, port)]
 
 
 class TritonServer:
@@ -104,6 +110,7 @@ class TritonServer:
         missing Triton, repository or file of the embedder's, the models' own error where one does not load, InternalError with
         the log's path where Triton ends or is not ready in `ready_timeout_s`.
         """
+        require_ipv4(options.host)
         require_profile(find_model_repository(options.model_repository), options.profile)
         require_access(options)
         for attempt in range(1, _ATTEMPTS + 1):
@@ -139,11 +146,12 @@ class TritonServer:
         """
         process = self._process
         if process is None:
+            self.kill()  # a start that failed half-way may have left a folder
             return
         deadline = time.monotonic() + (self._stop_timeout_s if timeout_s is None else timeout_s)
         try:
             if not has_exited(process.pid):
-                process.send_signal(signal.SIGTERM)
+                os.kill(process.pid, signal.SIGTERM)  # Popen's own would read its exit status, and free its process id
             while not has_exited(process.pid) and time.monotonic() < deadline and not hurry():
                 time.sleep(_POLL_S)
         finally:
@@ -155,7 +163,8 @@ class TritonServer:
         if process is not None:
             # While Triton's exit status is unread its process id, which is the session's, can't be another's.
             kill_session(process.pid)
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # one that hangs in a driver can't be ended by anybody
+                process.wait(_KILL_TIMEOUT_S)
             self._process = None
         if home is not None:
             home.remove()
@@ -178,9 +187,7 @@ class TritonServer:
         left += [f"shared memory {region}" for region in shared_memory(running.shm_prefix)]
         home = Path(tempfile.gettempdir()) / running.shm_prefix
         left += [f"folder {home}"] if home.exists() else []
-        left += [] if is_free(running.host, running.grpc_port) else [f"port {running.grpc_port}"]
-        plain = (running.http_port, running.metrics_port)
-        return left + [f"port {port}" for port in plain if not is_free(running.plain_host, port)]
+        return left + [f"port {port}" for port in running.taken_ports()]
 
     def failure(self) -> RagError:
         """Why Triton ended or does not get ready, from its log, which is kept where it outlives the server's folder."""
@@ -214,21 +221,23 @@ class TritonServer:
         self.kill()
         self._was_ready = False
         address = address_of(options.host)
+        addresses = service_addresses(options, address)
         wanted = {"http": options.http_port, "grpc": options.grpc_port, "metrics": options.metrics_port}
-        ports = choose_ports(address, wanted)
+        ports = choose_ports(addresses, wanted)
         triton = find_triton(options.triton_dir)
-        self._home, self._stop_timeout_s = TritonHome(triton), options.drain_timeout_s + _BEYOND_DRAIN_S
-        log_path = (options.log_file or self._home.path / "triton.log").absolute()
+        self._stop_timeout_s = options.drain_timeout_s + _BEYOND_DRAIN_S
         admin_key = AdminKey()
-        arguments = triton_arguments(options, triton, self._home, address=address, ports=ports, admin_key=admin_key)
         try:
+            self._home = TritonHome(triton)
+            log_path = (options.log_file or self._home.path / "triton.log").absolute()
+            arguments = triton_arguments(options, triton, self._home, address=address, ports=ports, admin_key=admin_key)
             prepare(options, triton, self._home)
             environment = triton_environment(options, triton, self._home)
             process = _spawn(arguments, environment, log_path, self._home.lock_fd)
             self._process, self._session = process, process.pid
             self._running = RunningServer(
                 host=reachable(address),
-                plain_host=reachable(plain_address(options, address)),
+                plain_host=reachable(addresses["http"]),
                 http_port=ports["http"],
                 grpc_port=ports["grpc"],
                 metrics_port=ports["metrics"],
@@ -256,7 +265,7 @@ class TritonServer:
             if self._interrupted():
                 raise KeyboardInterrupt
             ended = has_exited(running.pid)
-            if ended and retry and port_was_taken(read_log(running.log_path)):
+            if ended and retry and _lost_a_port(running, options):
                 raise _PortLostError("a free port was taken by another process before Triton could have it; try again")
             if ended or time.monotonic() > deadline:
                 raise self.failure()
@@ -272,6 +281,11 @@ def kept_log(home: TritonHome) -> Path:
 
 class _PortLostError(UnavailableError):
     """Somebody took a free port before Triton had it."""
+
+
+def _lost_a_port(running: RunningServer, options: ServeOptions) -> bool:
+    """Whether Triton ended because somebody has one of its ports: over TLS its word alone does not tell."""
+    return port_was_taken(read_log(running.log_path)) and (options.tls is None or bool(running.taken_ports()))
 
 
 def _spawn(arguments: list[str], environment: dict[str, str], log_path: Path, lock_fd: int) -> subprocess.Popen[bytes]:

@@ -1,5 +1,6 @@
 """The options of the commands, each with its environment variable: where an option is a leaf of the settings, the leaf's."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -7,9 +8,20 @@ import typer
 
 from tritonrag_client.contract import Mode
 from tritonrag_client.errors import BadRequestError
-from tritonrag_client.options import TlsOptions
 
 _DIR = {"metavar": "DIR", "show_default": False}
+
+
+def refuse_empty(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """A callback of options that keep somebody out. Raises BadRequestError where the variable is set and empty.
+
+    Such a one counts as not given: a secret that could not be read would turn TLS, or the look at clients' certificates, off.
+    """
+    variable = parameter.envvar
+    if value is None and isinstance(variable, str) and os.environ.get(variable) == "":
+        raise BadRequestError(f"the environment variable {variable} is set and empty; name a file, or unset it")
+    return value
+
 
 Json = Annotated[
     bool, typer.Option("--json", envvar="TRITONRAG_JSON", help="One line of JSON on stdout, for machines.")
@@ -46,6 +58,7 @@ TlsCa = Annotated[
         metavar="FILE",
         help="Talk TLS, to a server whose certificate this authority signed (PEM).",
         show_default=False,
+        callback=refuse_empty,
     ),
 ]
 ClientCert = Annotated[
@@ -56,12 +69,18 @@ ClientCert = Annotated[
         metavar="FILE",
         help="Our certificate, for a server that asks for one (PEM).",
         show_default=False,
+        callback=refuse_empty,
     ),
 ]
 ClientKey = Annotated[
     Path | None,
     typer.Option(
-        "--tls-key", envvar="TRITONRAG_CLIENT_TLS_KEY", metavar="FILE", help="Its private key.", show_default=False
+        "--tls-key",
+        envvar="TRITONRAG_CLIENT_TLS_KEY",
+        metavar="FILE",
+        help="Its private key.",
+        show_default=False,
+        callback=refuse_empty,
     ),
 ]
 Tenant = Annotated[
@@ -219,16 +238,6 @@ BenchPlot = Annotated[
     bool, typer.Option("--plot/--no-plot", envvar="TRITONRAG_BENCH_PLOT", help="Draw the picture (matplotlib).")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", envvar="TRITONRAG_VERBOSE", help="Triton's log on stderr.")]
-
-
-def to_tls(ca: Path | None, certificate: Path | None, key: Path | None) -> TlsOptions | None:
-    """How a client talks TLS; None where no option speaks of it. Raises BadRequestError where one is missing."""
-    if (certificate is None) != (key is None):
-        given, missing = ("--tls-cert", "--tls-key") if key is None else ("--tls-key", "--tls-cert")
-        raise BadRequestError(f"{given} is given without {missing}; a server that asks for a certificate needs both")
-    if ca is None and certificate is None:
-        return None
-    return TlsOptions(root_certificates=ca, private_key=key, certificate_chain=certificate)
 
 
 def to_mode(text: str) -> Mode:

@@ -15,13 +15,21 @@ def is_loopback(host: str) -> bool:
 
 
 def address_of(host: str) -> str:
-    """The numeric address Triton is to bind; raises BadRequestError where `host` is neither one nor `localhost`."""
+    """The numeric address that `host` means; raises BadRequestError where it is neither one nor `localhost`."""
     if host == "localhost":
         return "127.0.0.1"
     try:
         return str(ipaddress.ip_address(host))
     except ValueError as error:
         raise BadRequestError(f"--host is {host!r}; give an IP address of this machine, such as 127.0.0.1") from error
+
+
+def require_ipv4(host: str) -> None:
+    """Raises BadRequestError for another: Triton 2.51 says of `::1` that the port is in use."""
+    if ipaddress.ip_address(address_of(host)).version == 6:  # noqa: PLR2004
+        raise BadRequestError(
+            f"--host is {host!r}; Triton can't listen on IPv6, give an IPv4 address such as 127.0.0.1"
+        )
 
 
 def reachable(address: str) -> str:
@@ -32,15 +40,22 @@ def reachable(address: str) -> str:
     return "127.0.0.1" if isinstance(parsed, ipaddress.IPv4Address) else "::1"
 
 
-def choose_ports(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
-    """A port for every name (`http`, `grpc`, ...): the wanted one, or a free one where 0 is wanted.
+def choose_ports(address: str | Mapping[str, str], wanted: Mapping[str, int]) -> dict[str, int]:
+    """A port for every name (`http`, `grpc`, ...): the wanted one, or a free one where 0 is wanted; no two are the same.
 
-    Another process can take a port between this call and its use: who wanted 0 tries again then.
-    Raises BadRequestError that names the option and the port where a wanted one can't be had.
+    `address` is where all of them listen, or for each name where it does. Another process can take a port between this call and its
+    use: who wanted 0 tries again then. Raises BadRequestError that names the option and the port where a wanted one can't be had.
     """
     _refuse_the_same_twice(wanted)
-    with ExitStack() as held:  # all are held until all are chosen, so that no two are the same
-        return {name: _bind(held, address, name, port) for name, port in wanted.items()}
+    chosen: dict[str, int] = {}
+    with ExitStack() as held:  # all are held until all are chosen
+        for name in sorted(wanted, key=lambda name: wanted[name] == 0):  # a free one must be none that is wanted
+            own = address if isinstance(address, str) else address[name]
+            bound = _bind(held, own, name, wanted[name])
+            while bound in chosen.values():  # free on this address, and another's on its own
+                bound = _bind(held, own, name, 0)
+            chosen[name] = bound
+    return {name: chosen[name] for name in wanted}
 
 
 def is_free(address: str, port: int) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tritonrag.options import refuse_empty
 from tritonrag_backends.choices import EngineName
 
 Engine = Annotated[
@@ -91,11 +92,18 @@ TlsCert = Annotated[
         metavar="FILE",
         help="Certificate chain for gRPC, PEM, leaf first. HTTP and metrics, which know no TLS, then stay on this machine.",
         show_default=False,
+        callback=refuse_empty,
     ),
 ]
 TlsKey = Annotated[
     Path | None,
-    typer.Option(envvar="TRITONRAG_TLS_KEY", metavar="FILE", help="Its private key, PEM.", show_default=False),
+    typer.Option(
+        envvar="TRITONRAG_TLS_KEY",
+        metavar="FILE",
+        help="Its private key, PEM.",
+        show_default=False,
+        callback=refuse_empty,
+    ),
 ]
 TlsClientCa = Annotated[
     Path | None,
@@ -104,6 +112,7 @@ TlsClientCa = Annotated[
         metavar="FILE",
         help="Talk to those alone who show a certificate that this authority signed.",
         show_default=False,
+        callback=refuse_empty,
     ),
 ]
 OpenApi = Annotated[

@@ -12,7 +12,11 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class StopSignals:
-    """A context manager that counts SIGINT, SIGTERM and SIGHUP; main thread only. `received` has them in order."""
+    """A context manager that counts SIGINT, SIGTERM and SIGHUP; main thread only. `received` has them in order.
+
+    A SIGHUP that is ignored stays so: nohup asks for that. An ignored SIGINT is counted: shells ignore it for every job that a
+    script leaves in the background, and it ends such a server too.
+    """
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -21,7 +25,8 @@ class StopSignals:
     def __enter__(self) -> Self:
         self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._previous_wakeup = signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
-        self._previous = {number: signal.signal(number, self._count) for number in _STOPPING}
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        self._previous = {number: signal.signal(number, self._count) for number in _STOPPING if number not in ignored}
         return self
 
     def __exit__(

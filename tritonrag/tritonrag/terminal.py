@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import typer
@@ -104,8 +104,9 @@ def write(text: str = "", *, end: str = "\n") -> None:
 
 
 def tell(text: str) -> None:
-    """A line on stderr: not the result, but what a person at the terminal or in a log wants to know."""
-    typer.echo(text, err=True)
+    """A line on stderr: not the result, but what a person at the terminal or in a log wants to know. Losing it ends nothing."""
+    with suppress(OSError):  # a full disk, a reader that is gone
+        typer.echo(text, err=True)
 
 
 def write_json(value: Mapping[str, Any]) -> None:

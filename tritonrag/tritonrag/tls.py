@@ -1,6 +1,7 @@
-"""TLS of Triton's gRPC: the files, looked at before Triton starts, for it would say "failed to start GRPC service" and no more.
+"""TLS as the options ask for it: of Triton's gRPC, and of a client.
 
-Triton's HTTP and its metrics know no TLS, so with it they stay on the loopback address.
+The server's files are looked at before Triton starts, for it would say that its port is "already in use". Triton's HTTP and its
+metrics know no TLS, so with it they stay on the loopback address.
 """
 
 import ssl
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from tritonrag_client.errors import BadRequestError
+from tritonrag_client.options import TlsOptions
 
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _PRIVATE_KEY: Final = b"PRIVATE KEY-----"
 _ENCRYPTED: Final = b"ENCRYPTED"
 # OpenSSL's numbers, x509_vfy.h.
 _NOT_YET_VALID: Final = 9
-_EXPIRED: Final = 10
+EXPIRED: Final = 10
 _FLIGHTS: Final = 4  # rounds of an in-memory handshake; TLS 1.3 needs two
 
 
@@ -32,16 +34,10 @@ class ServerTls:
     @classmethod
     def of(cls, certificate: Path | None, key: Path | None, client_ca: Path | None) -> Self | None:
         """From the options; None where none is given. Raises BadRequestError where one is missing."""
-        if certificate is not None and key is not None:
-            return cls(certificate=certificate, key=key, client_ca=client_ca)
-        options = {"--tls-cert": certificate, "--tls-key": key, "--tls-client-ca": client_ca}
-        given = [option for option, path in options.items() if path is not None]
-        if not given:
+        _require_pair(certificate, key, client_ca)
+        if certificate is None or key is None:
             return None
-        missing = [option for option in ("--tls-cert", "--tls-key") if option not in given]
-        raise BadRequestError(
-            f"{' and '.join(given)} without {' and '.join(missing)}: TLS needs a certificate and its key; give both"
-        )
+        return cls(certificate=certificate, key=key, client_ca=client_ca)
 
     def check(self) -> None:
         """Raises BadRequestError, with option and file, for what a client could not be served with."""
@@ -84,9 +80,33 @@ class ServerTls:
                     " certificate must be the server's own"
                 ) from None
             raise BadRequestError(
-                f"--tls-cert {self.certificate} and --tls-key {self.key} can't be used: {error.reason or error}"
+                f"--tls-cert {self.certificate} and --tls-key {self.key} can't be used: {reason_of(error)}"
             ) from None
         return context
+
+
+def to_tls(ca: Path | None, certificate: Path | None, key: Path | None) -> TlsOptions | None:
+    """How a client talks TLS; None where no option speaks of it. Raises BadRequestError where one is missing."""
+    _require_pair(certificate, key)
+    if ca is None and certificate is None:
+        return None
+    return TlsOptions(root_certificates=ca, private_key=key, certificate_chain=certificate)
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """OpenSSL's word for it."""
+    return error.reason or str(error)
+
+
+def _require_pair(certificate: Path | None, key: Path | None, client_ca: Path | None = None) -> None:
+    """Raises BadRequestError where one of the two is missing, and the other or what needs both is given."""
+    options = {"--tls-cert": certificate, "--tls-key": key, "--tls-client-ca": client_ca}
+    given = [option for option, path in options.items() if path is not None]
+    missing = [option for option in ("--tls-cert", "--tls-key") if option not in given]
+    if given and missing:
+        raise BadRequestError(
+            f"{' and '.join(given)} without {' and '.join(missing)}: a certificate and its key go together; give both"
+        )
 
 
 def _read(option: str, path: Path) -> bytes:
@@ -97,7 +117,7 @@ def _read(option: str, path: Path) -> bytes:
 
 
 def _check_dates(certificate: Path, server: ssl.SSLContext) -> None:
-    """Shake hands as a client that trusts this very certificate: what is wrong with it then is its own fault."""
+    """Shake hands as a client that trusts this very certificate: what is wrong then is its own fault."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -105,11 +125,16 @@ def _check_dates(certificate: Path, server: ssl.SSLContext) -> None:
     try:
         _shake_hands(server, client)
     except ssl.SSLCertVerificationError as error:
-        fault = {_EXPIRED: "has expired", _NOT_YET_VALID: "is not valid yet"}.get(
+        fault = {EXPIRED: "has expired", _NOT_YET_VALID: "is not valid yet"}.get(
             error.verify_code, f"would be refused by clients: {error.verify_message}"
         )
         raise BadRequestError(
             f"--tls-cert {certificate} {fault}; give a valid one, and see that the clock is right"
+        ) from None
+    except ssl.SSLError as error:
+        raise BadRequestError(
+            f"--tls-cert {certificate} would be refused by clients: {reason_of(error)}; give one of a usual kind, such as RSA or"
+            " ECDSA P-256"
         ) from None
 
 
@@ -130,7 +155,7 @@ def _check_client_ca(path: Path) -> None:
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
-        raise BadRequestError(f"--tls-client-ca {path} can't be used: {error.reason or error}") from None
+        raise BadRequestError(f"--tls-client-ca {path} can't be used: {reason_of(error)}") from None
     authorities: list[dict[str, Any]] = context.get_ca_certs()
     if not authorities:
         raise BadRequestError(

@@ -108,6 +108,12 @@ def plain_address(options: ServeOptions, address: str) -> str:
     return "::1" if ":" in address else "127.0.0.1"
 
 
+def service_addresses(options: ServeOptions, address: str) -> dict[str, str]:
+    """Where each of Triton's services listens whose gRPC listens at `address`."""
+    plain = plain_address(options, address)
+    return {"http": plain, "grpc": address, "metrics": plain}
+
+
 def triton_arguments(
     options: ServeOptions,
     triton: TritonParts,
@@ -125,9 +131,8 @@ def triton_arguments(
         "--model-control-mode=explicit",
         *(f"--load-model={model}" for model in loaded_models(options.models)),
     ]
-    for service, port in ports.items():
-        own_address = address if service == "grpc" else plain_address(options, address)
-        arguments += [f"--{service}-address={own_address}", f"--{service}-port={port}"]
+    for service, own_address in service_addresses(options, address).items():
+        arguments += [f"--{service}-address={own_address}", f"--{service}-port={ports[service]}"]
     arguments += ["--exit-on-error=true", "--strict-readiness=true", f"--exit-timeout-secs={options.drain_timeout_s}"]
     if not count_gpus():
         arguments.append("--allow-gpu-metrics=false")

@@ -2,16 +2,18 @@
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tritonrag.processes import kill_all, processes_with, remove_shared_memory
 from tritonrag.triton_parts import TritonParts
 
 HOME_PREFIX = "tritonrag-home-"
+_NAME = re.compile(rf"{HOME_PREFIX}[a-z0-9_]{{8}}")  # as mkdtemp gives it: of one length, so that none begins another
 _BACKENDS_OPTION = "--backend-directory="  # by it a Triton is known as the one of a home
 _SETTLE_S = 60.0  # a home younger than this may not have been locked yet by who makes it
 
@@ -27,15 +29,19 @@ class TritonHome:
     def __init__(self, triton: TritonParts) -> None:
         remove_abandoned_homes()
         self.path = Path(tempfile.mkdtemp(prefix=HOME_PREFIX))
-        self.lock_fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
         self.backends = self.path / "backends"
         self.models = self.path / "models"
         self.run = self.path / "run"
         self.caches = triton.caches
-        for folder in (self.models, self.run):
-            folder.mkdir(mode=0o700)
-        _link_backends(triton, self.backends)
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, self.path, ignore_errors=True)
+            self.lock_fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, self.lock_fd)
+            fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
+            for folder in (self.models, self.run):
+                folder.mkdir(mode=0o700)
+            _link_backends(triton, self.backends)
+            undo.pop_all()
 
     @property
     def shm_prefix(self) -> str:
@@ -62,9 +68,14 @@ def _link_backends(triton: TritonParts, folder: Path) -> None:
 def remove_abandoned_homes() -> None:
     """Remove the homes (and shared memory) of servers whose every process is gone."""
     for home in Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*"):
-        with suppress(OSError):  # another user's, or another of us was faster: not ours to remove
-            if time.time() - home.stat().st_mtime > _SETTLE_S:
+        with suppress(OSError):  # another of us was faster
+            if _is_ours(home) and time.time() - home.lstat().st_mtime > _SETTLE_S:
                 _remove_if_abandoned(home)
+
+
+def _is_ours(home: Path) -> bool:
+    """Whether we made it: what others name like one of ours must not take the shared memory of servers that run with it."""
+    return _NAME.fullmatch(home.name) is not None and home.lstat().st_uid == os.geteuid()
 
 
 def _remove_if_abandoned(home: Path) -> None:

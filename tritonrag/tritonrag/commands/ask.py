@@ -48,11 +48,12 @@ def run(request: AskRequest) -> None:
     Ends in status 1, after all that came, where the answer broke off.
     """
     options = _options(request)
-    with connected(request.url, timeout_s=request.timeout_s, tls=request.tls) as client:
+    with connected(request.url, timeout_s=request.timeout_s, tls=request.tls) as connection:
+        options["timeouts"] = connection.patience.timeouts()
         if request.stream and not request.json:
-            finish_reason = _ask_streaming(client, request.question, options)
+            finish_reason = _ask_streaming(connection.client, request.question, options)
         else:
-            answer = client.ask(request.question, **options)
+            answer = connection.client.ask(request.question, **options)
             _print(answer, json=request.json)
             finish_reason = answer.finish_reason
     if finish_reason == "error":

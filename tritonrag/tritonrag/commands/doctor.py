@@ -10,7 +10,7 @@ from tritonrag.settings import STATE, settings_from
 from tritonrag.terminal import write, write_json
 from tritonrag.triton_checks import triton_checks
 
-PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002, "health": 8003}
 _COLOURS = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 
 

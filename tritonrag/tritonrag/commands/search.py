@@ -24,8 +24,15 @@ def run(
 ) -> None:
     """Print the passages, best first; with `json` one line with passages, index_version and degraded."""
     condition = parse_filter(filter_json)
-    with connected(url, timeout_s=timeout_s, tls=tls) as client:
-        found = client.search(question, num_passages=num_passages, tenant=tenant, filter=condition, mode=mode)
+    with connected(url, timeout_s=timeout_s, tls=tls) as connection:
+        found = connection.client.search(
+            question,
+            num_passages=num_passages,
+            tenant=tenant,
+            filter=condition,
+            mode=mode,
+            timeouts=connection.patience.timeouts(),
+        )
     if json:
         passages = [_to_dict(hit) for hit in found.passages]
         write_json({"passages": passages, "index_version": found.index_version, "degraded": found.degraded})

@@ -126,7 +126,10 @@ def run(request: ServeRequest) -> None:
         with watch.over(server, running, start_s=start_s) as supervisor:
             signals.wait(supervisor.ended)
             if not signals.received:
-                raise supervisor.failure()
+                failure = supervisor.failure()  # before its log is removed
+                watch.status.ending()
+                server.stop(hurry=lambda: bool(signals.received))
+                raise failure
             _drain(request, watch, supervisor, server, signals)
 
 
@@ -149,6 +152,7 @@ def _drain(
 def _announce(
     request: ServeRequest, running: RunningServer, served: Served, *, start_s: float, health_port: int
 ) -> None:
+    tls, mutual = request.tls_cert is not None, request.tls_client_ca is not None
     if request.json:
         write_json(
             {
@@ -158,7 +162,8 @@ def _announce(
                 "grpc_port": running.grpc_port,
                 "metrics_port": running.metrics_port,
                 "health_port": health_port,
-                "tls": request.tls_cert is not None,
+                "tls": tls,
+                "mutual_tls": mutual,
                 "pid": os.getpid(),
                 "triton_pid": running.pid,
                 "index": str(served.index),
@@ -172,11 +177,11 @@ def _announce(
     write(
         f"{bold('ready')} in {start_s:.1f} s: {served.passages:,} passages, version {served.index_version} of {served.index}"
     )
-    tls = request.tls_cert is not None
-    write(f"  gRPC     {running.grpc_url}{', TLS' if tls else ''}")
+    write(f"  gRPC     {running.grpc_url}{', mutual TLS' if mutual else ', TLS' if tls else ''}")
     write(f"  HTTP     {running.http_url}")
     write(f"  metrics  http://{running.plain_host}:{running.metrics_port}/metrics")
     write(f"  health   http://{running.host}:{health_port}/health")
     write(f"  log      {running.log_path}")
     options = " --tls-ca FILE" if tls else ""
+    options += " --tls-cert FILE --tls-key FILE" if mutual else ""
     write(f'ask: tritonrag ask "..." --url {running.grpc_url}{options}    stop: Ctrl-C')

@@ -40,10 +40,14 @@ class Canary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`alive`: the stage's code answered. `failing`: it answered that it can't. `dead`: it has no process, or is not loaded."""
+    """`alive`: the stage's code answered. `failing`: it answered that it can't. `dead`: it has no process, or is not loaded.
+
+    `detail` tells what `reason` does in Triton's own words, which may hold paths and tracebacks.
+    """
 
     kind: Literal["alive", "failing", "dead"]
     reason: str = ""
+    detail: str = ""
 
 
 def canary_of(stage: str) -> Canary:
@@ -78,10 +82,13 @@ def verdict_of(status: int, body: bytes) -> Verdict:
         return Verdict(kind="alive") if alive else Verdict(kind="failing", reason=f"its canary fails: {ours}")
     lowered = text.lower()
     if any(words in lowered for words in _DEAD):
-        return Verdict(kind="dead", reason=f"Triton says: {text}")
+        return Verdict(
+            kind="dead", reason="Triton says that it has no process, or is not loaded", detail=f"Triton says: {text}"
+        )
     if _FULL in lowered or status < _SERVER_ERROR:  # such as a model of another repository, which takes other inputs
         return Verdict(kind="alive")
-    return Verdict(kind="failing", reason=f"its canary fails with status {status}: {text}")
+    fails = f"its canary fails with status {status}"
+    return Verdict(kind="failing", reason=fails, detail=f"{fails}: {text}")
 
 
 def _error_of(body: bytes) -> str:

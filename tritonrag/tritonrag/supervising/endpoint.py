@@ -6,7 +6,9 @@ Small and bounded: GET alone, a few connections at a time, each of which has a f
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import TCPServer, ThreadingMixIn
@@ -63,7 +65,8 @@ class _Server(ThreadingMixIn, HTTPServer):
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.report, self.metrics = report, metrics
-        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        self._open: dict[socket.socket, float] = {}  # since when
+        self._changing = threading.Lock()
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -73,17 +76,26 @@ class _Server(ThreadingMixIn, HTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's own
         """Answer in a thread, or hang up where too many are being answered."""
-        if not self._free.acquire(blocking=False):
+        if len(self._open) >= _CONNECTIONS:
             self.shutdown_request(request)
             return
+        with self._changing:
+            self._open[request] = time.monotonic()
         super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """In the thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+        """However it went, its place is free again."""
+        with self._changing:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Hang up on those whose time is over, twice a second: who says a letter now and then never lets a read time out."""
+        began_s = time.monotonic() - _TIMEOUT_S
+        with self._changing:  # while one is in there it is not closed, and its descriptor is not another's
+            for request in (request for request, since_s in self._open.items() if since_s < began_s):
+                with suppress(OSError):  # the client was faster
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """A client that hangs up in the middle is no news."""

@@ -15,7 +15,7 @@ from tritonrag.supervising.events import Events
 from tritonrag.supervising.metrics import SupervisorMetrics
 from tritonrag.supervising.status import Status
 from tritonrag.supervising.supervisor import Supervisor
-from tritonrag.triton_command import ServeOptions
+from tritonrag.triton_command import ServeOptions, service_addresses
 from tritonrag_client.errors import RagError
 
 
@@ -37,7 +37,10 @@ class HealthWatch:
     def __init__(self, options: ServeOptions, *, port: int, as_json: bool, verbose: bool) -> None:
         address = address_of(options.host)
         services = {"http": options.http_port, "grpc": options.grpc_port, "metrics": options.metrics_port}
-        choose_ports(address, {**services, "health": port})  # refuses what can't be had together before anything starts
+        addresses = {**service_addresses(options, address), "health": address}
+        choose_ports(
+            addresses, {**services, "health": port}
+        )  # refuses what can't be had together before anything starts
         self._settings, self._verbose = options.settings.supervisor, verbose
         self._leave_s, self._has_gpus = float(options.drain_timeout_s), options.machine().gpus > 0
         self._metrics = SupervisorMetrics()

@@ -6,6 +6,9 @@
         └─────> Triton is restarted, and every model is starting again
 
 Ready is a server whose Triton runs and whose models are all good or slow.
+
+A `reason` is what /health tells on the network: our own words. A `detail` may hold Triton's, with paths and tracebacks: events and
+errors alone tell it, in place of the reason.
 """
 
 from collections.abc import Iterable
@@ -82,7 +85,7 @@ class Judge:
         self._parts = {name: _Part() for stage in self._stages.values() for name in (stage.name, *stage.runs)}
         self._most_failed_starts = most_failed_starts
         self._failed_starts = 0
-        self._restart_because = ""
+        self._restart_because = self._restart_detail = ""
         self._backoff = Backoff()
         self._happenings: list[Happening] = []
         self.restarts = 0
@@ -121,6 +124,10 @@ class Judge:
         """Whether a canary makes sense now: a model that is being reloaded has none."""
         return not self._restart_because and not any(self._parts[n].state == "mending" for n in self._behind(stage))
 
+    def is_whole(self, stage: str, *, but: str = "") -> bool:
+        """Whether neither it nor a model behind it, other than `but`, is known to be down: else its canary tells nothing new."""
+        return not any(self._parts[name].state in {"down", "mending"} for name in self._behind(stage) if name != but)
+
     # Observations.
 
     def stub_down(self, model: str, event: Literal["stub_died", "stub_hung"], reason: str) -> None:
@@ -130,34 +137,40 @@ class Judge:
             self._move(model, "down", event, reason)
 
     def answered(
-        self, stage: str, verdict: Literal["alive", "failing", "dead"], reason: str = "", *, on_time: bool = True
+        self,
+        stage: str,
+        verdict: Literal["alive", "failing", "dead"],
+        reason: str = "",
+        *,
+        detail: str = "",
+        on_time: bool = True,
     ) -> None:
         """A canary was answered. `dead`: Triton says that the model has no process or is not loaded."""
-        if self._is_broken(stage):
+        if not self.is_whole(stage):
             return
         part = self._parts[stage]
         part.on_time = part.on_time + 1 if on_time and verdict == "alive" else 0
         if verdict == "dead":
-            self._hung(stage, "stub_died", reason)
+            self._hung(stage, "stub_died", reason, detail)
         elif verdict == "failing":
-            self._move(stage, "failing", "stage_failing", reason)
+            self._move(stage, "failing", "stage_failing", reason, detail)
         else:
             self._alive(stage)
 
     def late(self, stage: str, *, is_hung: bool, reason: str) -> None:
         """A canary waits longer than it should: with a sign of work the stage is slow, without any it is hung."""
-        if self._is_broken(stage):
+        if not self.is_whole(stage):
             return
         if is_hung:
             self._hung(stage, "stub_hung", reason)
         else:
             self._move(stage, "slow", "stage_slow", reason)
 
-    def triton_down(self, event: Literal["triton_ended", "triton_hung"], reason: str) -> None:
+    def triton_down(self, event: Literal["triton_ended", "triton_hung"], reason: str, detail: str = "") -> None:
         """Triton has ended, or does not answer any more."""
         if not self._restart_because:
-            self._restart_because = reason
-            self._tell(event, TRITON, reason)
+            self._tell(event, TRITON, detail or reason)
+        self._want_restart(reason, detail)
 
     # Outcomes of actions.
 
@@ -171,27 +184,28 @@ class Judge:
         self.repairs += 1
         self._move(model, "good", "mended", "")
 
-    def mending_failed(self, model: str, reason: str, now_s: float) -> None:
+    def mending_failed(self, model: str, reason: str, now_s: float, detail: str = "") -> None:
         """It does not come back by itself: Triton is to be restarted."""
         self._parts[model].backoff.repaired(now_s)
-        self._move(model, "down", "mending_failed", reason)
-        self._restart_because = self._restart_because or f"{model} could not be reloaded: {reason}"
+        self._move(model, "down", "mending_failed", reason, detail)
+        could_not = f"{model} could not be reloaded"
+        self._want_restart(f"{could_not}: {reason}", f"{could_not}: {detail or reason}")
 
     def started(self, now_s: float) -> None:
         """Triton was restarted and says that it is ready."""
         self._backoff.repaired(now_s)
         self.restarts += 1
-        self._failed_starts, self._restart_because = 0, ""
+        self._failed_starts, self._restart_because, self._restart_detail = 0, "", ""
         known = {name for stage in self._stages for name in self._behind(stage)}
         self._parts = {name: _Part(backoff=part.backoff) for name, part in self._parts.items() if name in known}
         self._tell("triton_started", TRITON, "started again", restarts=self.restarts)
 
-    def start_failed(self, reason: str, now_s: float) -> None:
+    def start_failed(self, reason: str, now_s: float, detail: str = "") -> None:
         """Triton could not be started."""
         self._backoff.repaired(now_s)
         self._failed_starts += 1
-        self._restart_because = reason
-        self._tell("start_failed", TRITON, reason, failed_starts=self._failed_starts)
+        self._restart_because, self._restart_detail = reason, detail
+        self._tell("start_failed", TRITON, detail or reason, failed_starts=self._failed_starts)
 
     def decide(self, now_s: float) -> Action | None:
         """What is to be done now; None: nothing, or not yet.
@@ -203,17 +217,23 @@ class Judge:
                 return None
             due = [name for name, part in self._parts.items() if part.state == "down" and part.backoff.is_due(now_s)]
             return Mend(model=due[0], reason=self._parts[due[0]].reason) if due else None
+        why = self._restart_detail or self._restart_because
         if self._failed_starts >= self._most_failed_starts:
-            return GiveUp(reason=f"Triton did not start {self._failed_starts} times in a row: {self._restart_because}")
-        return Restart(reason=self._restart_because) if self._backoff.is_due(now_s) else None
+            return GiveUp(reason=f"Triton did not start {self._failed_starts} times in a row: {why}")
+        return Restart(reason=why) if self._backoff.is_due(now_s) else None
 
-    def _hung(self, stage: str, event: EventName, reason: str) -> None:
+    def _hung(self, stage: str, event: EventName, reason: str, detail: str = "") -> None:
         """A stage with processes of its own is reloaded; an ensemble hangs by a part that nobody can name: restart."""
         if stage in self._stages[stage].runs:
-            self._move(stage, "down", event, reason)
+            self._move(stage, "down", event, reason, detail)
         else:
-            self._move(stage, "failing", event, reason)
-            self._restart_because = self._restart_because or f"{stage}: {reason}"
+            self._move(stage, "failing", event, reason, detail)
+            self._want_restart(f"{stage}: {reason}", f"{stage}: {detail or reason}")
+
+    def _want_restart(self, reason: str, detail: str) -> None:
+        """The first reason is the one that is told."""
+        if not self._restart_because:
+            self._restart_because, self._restart_detail = reason, detail
 
     def _alive(self, stage: str) -> None:
         part = self._parts[stage]
@@ -223,17 +243,13 @@ class Judge:
             if self._parts[model].state == "starting":
                 self._move(model, "good", "stage_good", "")
 
-    def _is_broken(self, stage: str) -> bool:
-        """Whether it, or a model behind it, is known to be: then its canary tells nothing new."""
-        return any(self._parts[name].state in {"down", "mending"} for name in self._behind(stage))
-
     def _behind(self, stage: str) -> Iterable[str]:
         return (stage, *self._stages[stage].runs)
 
-    def _move(self, model: str, state: PartState, event: EventName, reason: str) -> None:
+    def _move(self, model: str, state: PartState, event: EventName, reason: str, detail: str = "") -> None:
         part = self._parts[model]
         if part.state != state:
-            self._tell(event, model, reason or _GOOD[event])
+            self._tell(event, model, detail or reason or _GOOD[event])
         part.state, part.reason = state, reason
 
     def _tell(self, event: EventName, model: str, reason: str, **more: Any) -> None:  # noqa: ANN401 - what JSON takes

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Collection
 from pathlib import Path
 
 from tritonrag.supervising.stubs import StubWatch
@@ -11,13 +10,12 @@ from tritonrag_client.contract import GENERATOR
 from tritonrag_client.errors import RagError
 
 
-def can_serve_meanwhile(model: str, stubs: StubWatch, ended: Collection[int], *, has_gpus: bool) -> bool:
-    """Whether a model has a healthy process left beside those that were just `ended`, and memory is no reason to end it first.
+def can_serve_meanwhile(model: str, stubs: StubWatch, *, has_gpus: bool) -> bool:
+    """Whether a model has a healthy process left, and memory is no reason to end it first.
 
     A language model, and what holds GPU memory, is not to be there twice.
     """
-    healthy = [stub for stub in stubs.healthy(model) if stub.pid not in ended]
-    return model != GENERATOR and not has_gpus and bool(healthy)
+    return model != GENERATOR and not has_gpus and bool(stubs.healthy(model))
 
 
 async def reload(model: str, repository: Path, api: TritonApi, stubs: StubWatch, *, beside: bool) -> None:
@@ -27,10 +25,10 @@ async def reload(model: str, repository: Path, api: TritonApi, stubs: StubWatch,
     `retrieve`, one of them killed, 15 requests/s: 5 of 105 failed, in place of all for as long as loading takes.
     """
     if beside:
-        seem_changed(repository / model)
         try:
+            seem_changed(repository / model)
             await api.load(model)
-        except RagError:  # the old ones are still there, and in the way perhaps
+        except (RagError, OSError):  # the old ones are still there, and in the way perhaps; or the disk is full
             pass
         else:
             stubs.find_anew()
@@ -42,15 +40,26 @@ async def reload(model: str, repository: Path, api: TritonApi, stubs: StubWatch,
 
 
 def seem_changed(folder: Path) -> None:
-    """Make a model's folder look changed to Triton, which otherwise does not load a model that it has: new folders of links."""
+    """Make a model's folder look changed to Triton, which otherwise does not load a model that it has: new folders of links.
+
+    Raises OSError where that can't be; the folder is then as it was.
+    """
     for version in [entry for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir()]:
         fresh = folder / f".{version.name}"
-        fresh.mkdir()
-        for part in version.iterdir():
-            if part.name != "__pycache__":
-                (fresh / part.name).symlink_to(os.path.realpath(part))
+        try:
+            _link_all(version, fresh)
+        except OSError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
         if version.is_symlink():
             version.unlink()
         else:
             shutil.rmtree(version)
         fresh.rename(version)
+
+
+def _link_all(version: Path, fresh: Path) -> None:
+    fresh.mkdir()
+    for part in version.iterdir():
+        if part.name != "__pycache__":
+            (fresh / part.name).symlink_to(os.path.realpath(part))

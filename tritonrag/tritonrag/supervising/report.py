@@ -1,5 +1,6 @@
 """What the supervisor tells of the server's health."""
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,3 +43,15 @@ class HealthReport:
             "repairs": self.repairs,
             "models": dict(self.models),
         }
+
+
+def end_of_process(name: str, status: int | None) -> str:
+    """How a process has ended, `status` as subprocess tells it, negative for a signal; None where that is not known."""
+    if status is None:
+        return f"{name} has ended"
+    if status >= 0:
+        return f"{name} ended with status {status}"
+    try:
+        return f"{name} was ended by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"{name} was ended by signal {-status}"

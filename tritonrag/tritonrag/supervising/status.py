@@ -51,6 +51,13 @@ class Status:
             self._events.tell("draining", TRITON, "finishing what has begun")
             self._change(replace(self._report, draining=True))
 
+    def ending(self) -> None:
+        """Not ready any more: nobody watches, and Triton is being stopped."""
+        with self._lock:
+            self._judged_ready = False
+            last = Degraded(stage=TRITON, reason="it is not watched any more, and is being stopped")
+            self._change(replace(self._report, degraded=(*self._report.degraded, last)))
+
     def _change(self, report: HealthReport, ready_because: str = "every model answers its canary") -> None:
         ready = self._judged_ready and not report.draining
         if ready == self._report.ready:

@@ -56,6 +56,7 @@ class _Watched:
     cpu_s: deque[tuple[float, float]] = field(default_factory=deque)  # when, CPU seconds so far
     stopped_since_s: float | None = None
     retired_s: float | None = None  # since when its model is being, or has been, loaded anew without it
+    is_hung: bool = False  # for good: it is ended when its model is loaded anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +93,22 @@ class StubWatch:
         return [one.stub for one in self._active(model)]
 
     def healthy(self, model: str) -> list[Stub]:
-        """Those of them that live and are not stopped."""
-        readings = ((one, self._read(one.stub.pid)) for one in self._active(model))
+        """Those of them that live, and are neither stopped nor hung."""
+        readings = ((one, self._read(one.stub.pid)) for one in self._active(model) if not one.is_hung)
         return [
             one.stub
             for one, reading in readings
             if reading is not None and reading.began == one.began and not (reading.is_dead or reading.is_stopped)
         ]
+
+    def hung(self, model: str) -> list[int]:
+        """The processes of those that were seen stopped for a while, or blamed."""
+        return [one.stub.pid for one in self._active(model) if one.is_hung]
+
+    def blame(self, pids: Iterable[int]) -> None:
+        """These hang, by what is known from elsewhere."""
+        for pid in pids:
+            self._watched[pid].is_hung = True
 
     def find_anew(self) -> None:
         """Look which stubs there are: at first, and after a model was loaded."""
@@ -130,6 +140,7 @@ class StubWatch:
         conditions = {one.stub.pid: self._condition(one, now_s) for one in self._active()}
         if any(condition == "gone" for condition in conditions.values()):
             self._drop_replaced([pid for pid, condition in conditions.items() if condition == "gone"])
+        self.blame(pid for pid, condition in conditions.items() if condition == "stopped")
         return [
             Sight(stub=self._watched[pid].stub, condition="stopped" if condition == "stopped" else "dead")
             for pid, condition in conditions.items()

@@ -6,16 +6,18 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
 from tritonrag.launcher import RunningServer, TritonServer
 from tritonrag.supervising.events import TRITON, Events
 from tritonrag.supervising.judge import GiveUp, Judge, Mend, Restart
+from tritonrag.supervising.limits import WatchLimits
 from tritonrag.supervising.metrics import SupervisorMetrics
 from tritonrag.supervising.stages import stages_of
 from tritonrag.supervising.status import Status
-from tritonrag.supervising.watching import Watching, WatchLimits
+from tritonrag.supervising.watching import TritonEnded, Watching
 from tritonrag_backends.settings import SupervisorSettings
 from tritonrag_client.errors import InternalError, RagError
 
@@ -25,7 +27,7 @@ _TICK_S: Final = 0.1
 class Supervisor:
     """A context manager around the life of a server that is ready; `ended` becomes readable when nothing more is done.
 
-    `start_s` is what Triton took to start: a reload may take twice that. `leave_s` is what requests get that run in a model's
+    `start_s` is what Triton took to start (see WatchLimits). `leave_s` is what requests get that run in a model's
     healthy processes when it is reloaded; with GPUs (`has_gpus`) those are ended first. `on_restart` is told of each new Triton.
     The thread that starts a Triton anew must outlive it (see TritonServer), so leave the context after the server was stopped.
     """
@@ -48,12 +50,7 @@ class Supervisor:
         self._status, self._events, self._metrics, self._on_restart = status, events, metrics, on_restart
         stages = stages_of(running.models_dir, running.models)
         self._judge = Judge(stages, most_failed_starts=settings.failed_starts)
-        self._limits = WatchLimits(
-            interval_s=settings.interval_s,
-            late_s=settings.late_s,
-            mend_s=max(settings.repair_timeout_s, 2 * start_s),
-            leave_s=leave_s,
-        )
+        self._limits = WatchLimits.of(settings, start_s=start_s, leave_s=leave_s)
         self._stages, self._has_gpus = stages, has_gpus
         self._stopping, self._released = threading.Event(), threading.Event()
         self._failure: RagError | None = None
@@ -109,23 +106,29 @@ class Supervisor:
             await asyncio.sleep(_TICK_S)
 
     async def _watch(self) -> None:
-        """Look at the Triton that runs until there is nothing more to see of it, or something has to be done to it."""
+        """Look at the Triton that runs, and have its models mended, until it has to be restarted."""
         watching = Watching(
             self._running, self._stages, self._judge, self._limits, self._metrics, has_gpus=self._has_gpus
         )
         async with watching:
-            while not self._stopping.is_set():
+            while not (self._stopping.is_set() or self._judge.wants_restart):
                 if (ended := watching.look()) is not None:
-                    self._judge.triton_down(ended.event, ended.reason or str(self._server.failure()))
-                    self._publish()
-                    self._server.kill()  # its stubs would outlive it
-                if isinstance(action := self._judge.decide(time.monotonic()), Mend):
+                    self._end(ended)
+                elif isinstance(action := self._judge.decide(time.monotonic()), Mend):
                     watching.mend(action.model)
                 self._sweep(watching)
                 self._publish()
-                if ended is not None or isinstance(action, Restart | GiveUp):
-                    return
                 await asyncio.sleep(_TICK_S)
+
+    def _end(self, ended: TritonEnded) -> None:
+        """What is left of a Triton that has ended or hangs: its stubs would outlive it."""
+        detail = ""
+        if ended.event == "triton_ended":
+            with suppress(OSError):  # a log that can't be read
+                detail = str(self._server.failure())
+        self._judge.triton_down(ended.event, ended.reason, detail)
+        self._publish()
+        self._server.kill()
 
     def _restart(self, action: Restart) -> bool:
         """Blocks while Triton starts: there is nothing to be seen meanwhile. False where we were told to stop."""
@@ -134,8 +137,8 @@ class Supervisor:
             self._running = self._server.restart()
         except KeyboardInterrupt:  # TritonServer's `interrupted`
             return False
-        except RagError as error:
-            self._judge.start_failed(str(error), time.monotonic())
+        except (RagError, OSError) as error:  # no memory for a process, no room for its folder
+            self._judge.start_failed("Triton does not start", time.monotonic(), detail=str(error))
         else:
             self._judge.started(time.monotonic())
             self._metrics.restarted()
