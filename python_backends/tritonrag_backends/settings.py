@@ -178,7 +178,7 @@ class SupervisorSettings(BaseModel):
         default=8.0,
         gt=0,
         le=3600,
-        description="seconds that reloading a model may take before Triton is restarted; twice the time of its start (ten minutes at most) where longer",
+        description="seconds that reloading a model may take before Triton is restarted; or twice its own start, 10 min at most",
     )
     failed_starts: int = Field(default=5, ge=1, description="starts of Triton that may fail in a row before serve ends")
 
