@@ -66,7 +66,9 @@ def test_the_record_holds_every_run(tmp_path: Path) -> None:
     assert page.read_text().startswith("# Faults under load")
 
 
-@pytest.mark.parametrize("given", [{"faults": ("burn",)}, {"faults": ()}, {"runs": 0}, {"servers": 0}, {"rate_per_s": 0.0}])
+@pytest.mark.parametrize(
+    "given", [{"faults": ("burn",)}, {"faults": ()}, {"runs": 0}, {"servers": 0}, {"rate_per_s": 0.0}]
+)
 def test_a_plan_that_can_not_be_is_refused(given: dict[str, object]) -> None:
     with pytest.raises(BadRequestError):
         Plan(**given)  # type: ignore[arg-type]
