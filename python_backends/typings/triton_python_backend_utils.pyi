@@ -48,6 +48,7 @@ class InferenceRequest:
         inputs: Sequence[Tensor],
         requested_output_names: Sequence[str],
         request_id: str = ...,
+        timeout: int = ...,
         preferred_memory: PreferredMemory = ...,
     ) -> None: ...
     def inputs(self) -> list[Tensor]: ...

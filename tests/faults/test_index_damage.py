@@ -271,6 +271,30 @@ def test_bits_that_flip_in_a_served_file_are_told_with_every_answer(own: Served)
     assert own.wrong_answers(new) == 0
 
 
+@pytest.mark.parametrize("told_before", [True, False])
+@pytest.mark.parametrize("change", ["add", "delete"])
+def test_a_version_that_keeps_a_damaged_segment_is_not_taken_up(own: Served, change: str, told_before: bool) -> None:
+    """Whoever writes the next version does not read all of what it keeps, so it is made, and must be refused by those who serve."""
+    old, directory = own.learn(), own.index.directory
+    segment = read_current(directory).segments[0].id
+    path = directory / SEGMENTS / segment / "passages.bin"
+    kept = path.read_bytes()
+    flip(path)
+    if told_before:
+        assert wait_until(lambda: own.degraded() != "")
+    getattr(own.index, change)()
+    assert segment in [record.id for record in read_current(directory).segments]
+    assert wait_until(lambda: own.failed() > 0)
+    assert own.version() == old
+    assert f"{segment}/passages.bin was changed" in own.degraded()
+    path.write_bytes(kept)
+    new = own.learn()
+    assert new != old
+    assert wait_until(own.serves_live)
+    assert own.degraded() == ""
+    assert own.wrong_answers(new) == 0
+
+
 def told_in(log: str) -> int:
     return sum("passages.bin was changed" in line for line in log.splitlines())
 

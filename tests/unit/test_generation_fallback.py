@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonrag_backends.generation.engine import Delta, Usage
-from tritonrag_backends.generation.fallback import with_fallback
+from tritonrag_backends.generation.fallback import Patience, with_fallback, without_stalls
 from tritonrag_client.errors import (
     BadRequestError,
     DeadlineError,
@@ -207,3 +207,12 @@ async def test_the_text_is_the_engines_or_the_fallbacks_or_says_that_it_broke_of
     }
     assert (texts(deltas), deltas[-1].finish_reason) == expected[fails, stream]
     assert any(delta.degraded for delta in deltas) == fails
+
+
+@pytest.mark.parametrize("patience", [Patience(), Patience(first_s=60, next_s=60)])
+@pytest.mark.parametrize("before", [(), (Delta(text="half"),)], ids=["before any text", "after some"])
+async def test_an_engines_own_timeout_is_no_stall(before: Sequence[Delta], patience: Patience) -> None:
+    engine = Engine(*before, error=TimeoutError("of its own"))
+    with pytest.raises(TimeoutError, match="of its own"):
+        _ = [delta async for delta in without_stalls(engine.generate(), patience, engine="openai")]
+    assert engine.closed == 1

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from tritonrag_backends.generation.engine import Delta
-from tritonrag_backends.generation.relay import MOST_CHARACTERS, relay
+from tritonrag_backends.generation.relay import MOST_CHARACTERS, relay, unless_unwanted
 from tritonrag_backends.generation.running import Generation
 from tritonrag_client.errors import DeadlineError
 
@@ -151,3 +151,60 @@ async def test_an_engine_that_does_not_end_is_ended_by_the_answers_length() -> N
     assert deltas[-1].finish_reason == "length"
     assert sum(len(delta.text) for delta in deltas) <= MOST_CHARACTERS + 10_000
     assert closed
+
+
+async def test_what_is_held_back_comes_before_the_deadlines_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pause in ("FIRST_PAUSE_S", "LONGEST_PAUSE_S"):
+        monkeypatch.setattr(f"tritonrag_backends.generation.gathering.{pause}", 60.0)
+    engine = ScriptedEngine(*(["x"] * 40), hangs=True)
+    deadline_s = asyncio.get_running_loop().time() + 0.5
+    deltas = relay(engine.generate(), Generation(), lambda: False, deadline_s=deadline_s)
+    assert [(await anext(deltas)).text for _ in range(33)] == ["x"] * 32 + ["x" * 8]
+    with pytest.raises(DeadlineError):
+        await anext(deltas)
+    assert engine.closed
+
+
+class Work:
+    """Hangs, if told so, until it is cancelled."""
+
+    def __init__(self, *, hangs: bool = True, error: Exception | None = None) -> None:
+        self.hangs, self.error, self.cancelled = hangs, error, False
+
+    async def run(self) -> str:
+        try:
+            if self.hangs:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if self.error is not None:
+            raise self.error
+        return "done"
+
+
+async def test_work_that_is_wanted_gives_its_result_or_its_error() -> None:
+    assert await unless_unwanted(Work(hangs=False).run(), Generation(), lambda: False) == "done"
+    with pytest.raises(ValueError, match="boom"):
+        await unless_unwanted(Work(hangs=False, error=ValueError("boom")).run(), Generation(), lambda: False)
+
+
+async def test_a_stop_ends_what_comes_before_the_answer() -> None:
+    work, generation = Work(), Generation()
+    asyncio.get_running_loop().call_later(0.01, generation.stopped.set)
+    assert await unless_unwanted(work.run(), generation, lambda: False, poll_s=60) is None
+    assert work.cancelled
+
+
+async def test_a_client_that_vanishes_ends_what_comes_before_the_answer() -> None:
+    work, answers = Work(), iter([False, False, True])
+    assert await unless_unwanted(work.run(), Generation(), lambda: next(answers), poll_s=0.001) is None
+    assert work.cancelled
+
+
+async def test_leaving_what_comes_before_the_answer_ends_it() -> None:
+    work = Work()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await unless_unwanted(work.run(), Generation(), lambda: False, poll_s=60)
+    assert work.cancelled

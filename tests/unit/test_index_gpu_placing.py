@@ -324,3 +324,12 @@ def test_a_version_that_is_refused_takes_no_memory(tmp_path: Path, vectors: np.n
     with pytest.raises(InternalError):
         opened(tmp_path, placing_on([device]))
     assert device.held_bytes == 0
+
+
+def test_what_is_placed_again_is_doubted_as_before(tmp_path: Path, vectors: np.ndarray) -> None:
+    build(tmp_path, units(0, 400), given=vectors[:400])
+    placing = placing_on([CpuDevice("GPU 0", bytes_in_all=0)])
+    index = opened(tmp_path, placing).doubted("a file was changed")
+    assert index.placed_again(placing).degraded == index.degraded
+    assert "a file was changed" in index.degraded
+    placing.close()

@@ -53,13 +53,13 @@ class Directory:
 class Followed:
     """A LiveIndex whose looks the test makes."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, tell: Callable[[ReloadEvent], None] | None = None) -> None:
         self.events: list[ReloadEvent] = []
         self.live = LiveIndex(
             read_name=directory.read_name,
             open_index=directory.open_index,
             poll_s=0.001,
-            on_reload=self.events.append,
+            on_reload=tell or self.events.append,
             damage=lambda _: directory.damage,
             clock=lambda: directory.now_s,
         )
@@ -250,3 +250,86 @@ def test_the_version_that_comes_after_it_is_trusted_again(directory: Directory, 
     directory.damage, directory.name = "", "v2"
     followed.live.look()
     assert (followed.serves(), followed.live.current.degraded) == ("v2", "")
+
+
+def test_after_damage_the_next_version_takes_nothing_over(directory: Directory, followed: Followed) -> None:
+    directory.damage = "a file was changed"
+    followed.live.look()
+    directory.name = "v2"
+    followed.live.look()
+    assert (followed.serves(), followed.live.current.reused) == ("v2", None)
+    directory.damage, directory.name = "", "v3"
+    second = followed.live.current
+    followed.live.look()
+    assert followed.live.current.reused is second
+
+
+def test_damage_is_not_forgotten_when_it_can_no_longer_be_seen(directory: Directory, followed: Followed) -> None:
+    directory.damage = "a file was changed"
+    followed.live.look()
+    directory.damage, directory.name = "", "v2"
+    followed.live.look()
+    assert (followed.serves(), followed.live.current.reused) == ("v2", None)
+
+
+def test_damage_and_a_new_version_between_two_looks_are_both_told(directory: Directory, followed: Followed) -> None:
+    directory.damage, directory.name = "a file was changed", "v2"
+    followed.live.look()
+    assert (followed.serves(), followed.live.current.reused) == ("v2", None)
+    assert [event.damage for event in followed.events] == ["a file was changed", ""]
+
+
+def test_what_is_damaged_while_a_version_is_opened_is_not_taken_over(directory: Directory, followed: Followed) -> None:
+    directory.name, directory.while_opening = "v2", [lambda: setattr(directory, "damage", "a file was changed")]
+    followed.live.look()
+    assert (followed.serves(), followed.live.current.degraded) == ("v1", "a file was changed")
+    followed.live.look()
+    assert (followed.serves(), followed.live.current.reused) == ("v2", None)
+
+
+@pytest.mark.parametrize("broken", ["CURRENT", "v2"])
+def test_damage_is_told_while_the_next_version_can_not_be_opened(
+    directory: Directory, followed: Followed, broken: str
+) -> None:
+    directory.name, directory.broken, directory.takes_s = "v2", {broken: InternalError("damaged")}, 3.0
+    followed.live.look()
+    directory.damage = "a file was changed"
+    followed.live.look()
+    assert (followed.serves(), followed.live.current.degraded) == ("v1", "a file was changed")
+
+
+def test_whoever_can_not_be_told_of_damage_is_not_told_of_a_failed_version(directory: Directory) -> None:
+    events: list[ReloadEvent] = []
+
+    def tell(event: ReloadEvent) -> None:
+        events.append(event)
+        raise ValueError("the metric is gone")
+
+    followed = Followed(directory, tell)
+    directory.damage = "a file was changed"
+    with pytest.raises(ValueError, match="the metric is gone"):
+        followed.live.look()
+    followed.live.look()
+    assert [(event.damage, event.error) for event in events] == [("a file was changed", None)]
+    assert followed.live.current.degraded == "a file was changed"
+
+
+@pytest.mark.parametrize("broken", [{}, {"v2": InternalError("damaged")}])
+def test_the_thread_outlives_whoever_can_not_be_told(
+    directory: Directory, broken: dict[str, Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    directory.broken = broken
+    told, third = threading.Event(), threading.Event()
+
+    def tell(event: ReloadEvent) -> None:
+        (third if event.index.manifest == "v3" else told).set()
+        raise ValueError("the metric is gone")
+
+    live = Followed(directory, tell).live
+    live.follow()
+    directory.name = "v2"
+    assert told.wait(10)
+    directory.name = "v3"
+    assert third.wait(10)
+    live.close()
+    assert "the metric is gone" in caplog.text

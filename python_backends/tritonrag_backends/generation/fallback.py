@@ -74,14 +74,16 @@ class Patience:
 async def without_stalls(
     deltas: AsyncGenerator[Delta, None], patience: Patience, *, engine: str
 ) -> AsyncGenerator[Delta, None]:
-    """The deltas. Raises DeadlineError where one does not come in time, and closes them."""
+    """The deltas. Raises DeadlineError where one does not come in time, and what they raise; closes them."""
     allowed_s, variable = patience.first_s, "FIRST_TOKEN_TIMEOUT_S"
     async with aclosing(deltas):
         while True:
             try:
-                async with asyncio.timeout(None if math.isinf(allowed_s) else allowed_s):
+                async with asyncio.timeout(None if math.isinf(allowed_s) else allowed_s) as wait:
                     delta = await anext(deltas, None)
             except TimeoutError:
+                if not wait.expired():  # the engine's own
+                    raise
                 raise DeadlineError(
                     f"the {engine} engine wrote nothing for {allowed_s:g} s; try again later, or raise"
                     f" TRITONRAG_GENERATOR_{variable} on the server"

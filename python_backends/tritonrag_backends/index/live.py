@@ -2,6 +2,7 @@
 batches.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from typing import Final, Self
 
 from tritonrag_backends.index.gpu.placing import Placing
 from tritonrag_backends.index.search import Index
-from tritonrag_backends.index.store import read_current_name
+from tritonrag_backends.index.store import read_current, read_current_name
 from tritonrag_backends.index.watching import FileWatch
 from tritonrag_client.errors import RagError
+
+_LOG = logging.getLogger(__name__)
 
 # A version that can't be opened may be large, and checking it takes a core: after a failure it is left alone for this many times
 # as long as the try took, so that trying again takes at most about a tenth of a core.
@@ -62,6 +65,7 @@ class LiveIndex:
         self._settle, self._damage, self._clock = settle, damage, clock
         self._name, self.current = self._open_live(None)
         damage(self.current)
+        self._doubted = False
         self._retired: Index | None = None
         self._told: set[str] = set()
         self._failed_name, self._rests_until_s = "", 0.0
@@ -85,11 +89,16 @@ class LiveIndex:
         devices, on that thread too.
         """
         watch = FileWatch(directory)
+
+        def open_index(old: Index | None) -> Index:
+            watch.expect(read_current(directory))
+            return Index.open(
+                directory, fingerprint=fingerprint, embedder_name=embedder_name, reuse=old, placing=placing
+            )
+
         return cls(
             read_name=lambda: read_current_name(directory),
-            open_index=lambda old: Index.open(
-                directory, fingerprint=fingerprint, embedder_name=embedder_name, reuse=old, placing=placing
-            ),
+            open_index=open_index,
             poll_s=poll_s,
             on_reload=on_reload,
             settle=lambda index: index if placing is None else index.placed_again(placing),
@@ -109,29 +118,37 @@ class LiveIndex:
     def look(self) -> None:
         """Look at CURRENT once, and where it changed take up the version that it names.
 
-        Where that fails, the old version goes on being served, and the next look tries again.
+        Where that fails, the old version goes on being served, and the next look tries again. Raises what `on_reload` raises.
         """
         started_s, name = self._clock(), ""
         settles, self._retired = self._retired is not None, None
+        self._doubt(self._damage(self.current))
+        # What was changed under the old version is not taken over: then all of the new one is held to its sha256.
+        reused = None if self._doubted else self.current
         try:
             name = self._read_name()
             if name == self._name:
                 self._told.clear()
                 if settles:
                     self.current = self._settle(self.current)
-                self._doubt(self._damage(self.current))
                 return
             if name == self._failed_name and started_s < self._rests_until_s:
                 return
-            name, opened = self._open_live(self.current)
+            name, opened = self._open_live(reused)
         except Exception as error:  # noqa: BLE001 - a server's loop: what nobody foresaw is told and must not end it
             self._fail(name, error, started_s)
-        else:
-            self._take_up(name, opened)
+            return
+        self._doubt(self._damage(self.current))
+        if reused is not None and self._doubted:  # it was changed while it was taken over
+            return
+        self._take_up(name, opened)
 
     def _follow(self) -> None:
         while not self._closing.wait(self._poll_s):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 - as above
+                _LOG.exception("what was found at a look at the index could not be told")
 
     def _open_live(self, old: Index | None) -> tuple[str, Index]:
         """The live version and its name in CURRENT."""
@@ -151,7 +168,7 @@ class LiveIndex:
         if opened.manifest == old.manifest:
             return
         # A batch may still search the old version. It is kept until the next look, so that its files are unmapped here.
-        self.current, self._retired = opened, old
+        self.current, self._retired, self._doubted = opened, old, False
         self._told.clear()
         self._damage(opened)
         self._on_reload(ReloadEvent(index=opened))
@@ -159,6 +176,7 @@ class LiveIndex:
     def _doubt(self, damage: str) -> None:
         """Go on serving what may be wrong, since there is nothing else, but say so with every answer."""
         if damage and damage not in self.current.degraded:
+            self._doubted = True
             self.current = self.current.doubted(damage)
             self._on_reload(ReloadEvent(index=self.current, damage=damage))
 

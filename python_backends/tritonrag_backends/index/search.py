@@ -158,7 +158,7 @@ class Index:
         """The same version, with what found no room on the devices brought there after all, where now there is some."""
         if not any(segment.placed.gave_up for segment in self.segments):
             return self
-        return self._placed(self.manifest, self.segments, self._space, placing)
+        return self._placed(self.manifest, self.segments, self._space, placing).doubted(self._doubt)
 
     @property
     def version(self) -> int:

@@ -18,16 +18,21 @@ class FileWatch:
         self._directory = directory
         self._manifest: Manifest | None = None
         self._stamps: dict[str, Stamp] = {}
+        self._expected: tuple[Manifest | None, dict[str, Stamp]] = (None, {})
+
+    def expect(self, manifest: Manifest) -> None:
+        """Before this version's files are opened: what is written into them from now on is noticed."""
+        self._expected = manifest, self._stamps_of(manifest)
 
     def look(self, manifest: Manifest) -> str:
-        """What was changed in place since the first look at this version, in words; "" where nothing was.
+        """What was changed in place since this version was expected, else since the first look at it; "" where nothing was.
 
         A file that was removed or replaced is none: what is mapped is what was there.
         """
         if manifest is not self._manifest:
-            self._manifest = manifest
-            self._stamps = {name: stamp for name in _names(manifest) if (stamp := self._stamp(name)) is not None}
-            return ""
+            expected, stamps = self._expected
+            self._manifest, self._stamps = manifest, stamps if expected == manifest else self._stamps_of(manifest)
+            self._expected = None, {}
         changed = [name for name, stamp in self._stamps.items() if self._differs(name, stamp)]
         if not changed:
             return ""
@@ -40,6 +45,9 @@ class FileWatch:
     def _differs(self, name: str, before: Stamp) -> bool:
         now = self._stamp(name)
         return now is not None and now[0] == before[0] and now != before
+
+    def _stamps_of(self, manifest: Manifest) -> dict[str, Stamp]:
+        return {name: stamp for name in _names(manifest) if (stamp := self._stamp(name)) is not None}
 
     def _stamp(self, name: str) -> Stamp | None:
         try:

@@ -54,8 +54,8 @@ async def embed(question: str, sentences: Sequence[str]) -> np.ndarray[Any, Any]
     return vectors
 
 
-async def retrieve(question: Question) -> Retrieved:
-    """The passages for a question from `retrieve`. Raises what the retriever answered."""
+async def retrieve(question: Question, timeout_s: float) -> Retrieved:
+    """The passages for a question from `retrieve`, which begins nothing once `timeout_s` are over. Raises what it answered."""
     inputs = [strings_tensor(TEXT_INPUT, [question.text.encode()], (1, 1))]
     if question.num_passages is not None:
         inputs.append(pb_utils.Tensor(NUM_PASSAGES, np.array([[question.num_passages]], np.int32)))
@@ -63,7 +63,7 @@ async def retrieve(question: Question) -> Retrieved:
         if text is not None:
             inputs.append(strings_tensor(name, [text.encode()], (1, 1)))
     wanted = [PASSAGE_IDS, SCORES, PASSAGES, INDEX_VERSION, DEGRADED]
-    ids, scores, passages, version, degraded = await _call(RETRIEVE, inputs, wanted)
+    ids, scores, passages, version, degraded = await _call(RETRIEVE, inputs, wanted, timeout_s=timeout_s)
     return Retrieved(
         passage_ids=ids,
         scores=scores,
@@ -73,11 +73,14 @@ async def retrieve(question: Question) -> Retrieved:
     )
 
 
-async def _call(model: str, inputs: list[pb_utils.Tensor], outputs: list[str]) -> list[np.ndarray[Any, Any]]:
+async def _call(
+    model: str, inputs: list[pb_utils.Tensor], outputs: list[str], *, timeout_s: float | None = None
+) -> list[np.ndarray[Any, Any]]:
     request = pb_utils.InferenceRequest(
         model_name=model,
         inputs=inputs,
         requested_output_names=outputs,
+        timeout=0 if timeout_s is None else max(1, int(timeout_s * 1e6)),  # microseconds; 0 is Triton's word for none
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     )
     response = await request.async_exec()

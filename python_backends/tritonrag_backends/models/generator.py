@@ -14,7 +14,7 @@ from tritonrag_backends.generation.answering import Answering, AnswerJob
 from tritonrag_backends.generation.engine import Delta
 from tritonrag_backends.generation.opening import open_answering
 from tritonrag_backends.generation.peers import Peers, stop_everywhere
-from tritonrag_backends.generation.relay import relay
+from tritonrag_backends.generation.relay import CANCELLED, relay, unless_unwanted
 from tritonrag_backends.generation.running import Generation, RunningGenerations
 from tritonrag_backends.generation.sources import parse_passages, splice_sources, without_padding
 from tritonrag_backends.generation.trail import AnswerTrail
@@ -23,7 +23,7 @@ from tritonrag_backends.models.edge import error_response, strings_tensor
 from tritonrag_backends.models.generator_metrics import GeneratorMetrics
 from tritonrag_backends.models.instances import instance_name
 from tritonrag_backends.models.loops import run_in
-from tritonrag_backends.models.questions import Question, is_stop, read_question, read_tenant
+from tritonrag_backends.models.questions import Question, Retrieved, is_stop, read_question, read_tenant
 from tritonrag_backends.models.sender import Sender
 from tritonrag_backends.models.turn import wait_for_turn
 from tritonrag_backends.run_dir import run_dir
@@ -34,6 +34,7 @@ from tritonrag_client.errors import DeadlineError, OverloadedError
 # A BLS call holds a thread while it waits; asyncio's default pool has only cores + 4 of them.
 _CALL_THREADS = 64
 _CLOSE_TIMEOUT_S = 10
+_NO_SOURCES = b"[]"
 
 
 class TritonPythonModel:
@@ -113,7 +114,7 @@ class TritonPythonModel:
         """End the generations that the request means, whichever instance has them, and answer it."""
         tenant = read_tenant(request, self._settings)
         await stop_everywhere(request.request_id(), tenant, self._running, self._peers)
-        sender.send(_response(Delta(text="", finish_reason="cancelled"), b"[]"), last=True)
+        sender.send(_response(CANCELLED, _NO_SOURCES), last=True)
 
     async def _answers(
         self, request: pb_utils.InferenceRequest, sender: Sender, trail: AnswerTrail
@@ -122,7 +123,14 @@ class TritonPythonModel:
         question = read_question(request, self._settings)
         deadline_s = asyncio.get_running_loop().time() + question.timeout_s
         with self._counted(request.request_id(), question.tenant) as generation:
-            job, sources = await _job(question, deadline_s, trail)
+            retrieved = question.retrieved
+            if retrieved is None:
+                fetching = _fetch(question, deadline_s, trail)
+                retrieved = await unless_unwanted(fetching, generation, sender.is_cancelled)
+            if retrieved is None:
+                yield CANCELLED, _NO_SOURCES
+                return
+            job, sources = _job(question, retrieved)
             written = self._answering.answer(job, trail)
             deltas = relay(written, generation, sender.is_cancelled, deadline_s=deadline_s)
             async with aclosing(deltas if question.stream else _joined(deltas)) as wanted:
@@ -152,16 +160,19 @@ def _open_peers(running: RunningGenerations) -> Peers | None:
         return None
 
 
-async def _job(question: Question, deadline_s: float, trail: AnswerTrail) -> tuple[AnswerJob, bytes]:
-    """What is to be answered and the sources' JSON, from the passages that came along or are fetched now."""
-    retrieved = question.retrieved
-    if retrieved is None:
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                retrieved = await retrieve(question)
-        except TimeoutError:
-            raise DeadlineError("the time for this answer was spent before its passages were there") from None
-        trail.retrieved()
+async def _fetch(question: Question, deadline_s: float, trail: AnswerTrail) -> Retrieved:
+    """The passages of a question that came without."""
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            retrieved = await retrieve(question, deadline_s - asyncio.get_running_loop().time())
+    except TimeoutError:
+        raise DeadlineError("the time for this answer was spent before its passages were there") from None
+    trail.retrieved()
+    return retrieved
+
+
+def _job(question: Question, retrieved: Retrieved) -> tuple[AnswerJob, bytes]:
+    """What is to be answered, and the sources' JSON."""
     ids, scores, passages = without_padding(retrieved.passage_ids, retrieved.scores, retrieved.passages)
     job = AnswerJob(
         question=question.text,

@@ -26,7 +26,7 @@ _TOKEN_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 # Name, then what it counts; labels come with each count.
 _COUNTERS: Final = {
-    "tritonrag_generations_total": "Generations that ended, by engine and finish_reason; error counts the refused ones too",
+    "tritonrag_generations_total": "Generations that ended, by engine and finish_reason; error counts bad requests too",
     REFUSED: REFUSED_TEXT,
     "tritonrag_generations_degraded_total": "Answers that say in `degraded` that something was given up",
     "tritonrag_engine_failures_total": "Answers for which the engine was given up, by the error's code",

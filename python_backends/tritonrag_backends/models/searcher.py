@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import faiss
 import triton_python_backend_utils as pb_utils
 
 from tritonrag_backends.embedding.format import EmbedderManifest
 from tritonrag_backends.index import Index
+from tritonrag_backends.index.ann import faiss_threads
 from tritonrag_backends.index.gpu.placing import Placing
 from tritonrag_backends.index.live import LiveIndex, ReloadEvent
 from tritonrag_backends.index.result_cache import Embed, ResultCache
@@ -30,19 +30,20 @@ class Searcher:
         `args` is what Triton hands to `initialize`. FAISS's BLAS shares its `threads`; NumPy's goes by OPENBLAS_NUM_THREADS, which
         the launcher sets to 1. Raises what `Index.open` raises.
         """
-        faiss.omp_set_num_threads(threads)
+        self._threads = threads
         self._model = model
         self._cache = ResultCache(settings.retriever.cache_bytes)
         self._metrics = RetrieverMetrics(instance_name(args))
         embedder = EmbedderManifest.load(settings.embedder.model, verify=False)
-        self._live = LiveIndex.open(
-            settings.index,
-            fingerprint=embedder.fingerprint,
-            embedder_name=embedder.name,
-            poll_s=settings.retriever.poll_s,
-            on_reload=self._reloaded,
-            placing=placing,
-        )
+        with faiss_threads(threads):
+            self._live = LiveIndex.open(
+                settings.index,
+                fingerprint=embedder.fingerprint,
+                embedder_name=embedder.name,
+                poll_s=settings.retriever.poll_s,
+                on_reload=self._reloaded,
+                placing=placing,
+            )
         self._metrics.serves(self._live.current)
         self._live.follow()
 
@@ -54,7 +55,9 @@ class Searcher:
     def search(self, index: Index, searches: list[Search], embed: Embed = tuple) -> list[list[pb_utils.Tensor]]:
         """The output tensors of each request. `embed` is asked for the embeddings of queries that come without."""
         asked = [one for search in searches for one in search.asked]
-        answered = self._cache.search(index, asked, embed)
+        # In here, since the number counts for the calling thread alone, and what waited at the door has a thread of its own.
+        with faiss_threads(self._threads):
+            answered = self._cache.search(index, asked, embed)
         self._metrics.answered([index.mode_of(one.query) for one in asked], answered)
         self._metrics.degraded(index)
         hits = iter(answered.hits)
