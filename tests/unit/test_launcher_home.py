@@ -13,6 +13,7 @@ import pytest
 
 from tritonrag.triton_home import HOME_PREFIX, TritonHome, remove_abandoned_homes
 from tritonrag.triton_parts import find_wheel
+from tritonrag_client.errors import BadRequestError
 
 SLEEP = shutil.which("sleep") or "/bin/sleep"
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -49,6 +50,15 @@ def start(home: Path) -> Iterator[Start]:
 
 def stub_of(home: Path) -> str:
     return str(home / "backends/python/triton_python_backend_stub")
+
+
+def test_a_folder_for_temporary_files_with_a_space_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with pytest.raises(BadRequestError, match=r"my files.*TMPDIR"):
+        TritonHome(find_wheel())
+    assert list(folder.iterdir()) == []
 
 
 def test_a_home_that_nobody_holds_is_removed(home: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tritonrag.processes import kill_all, processes_with, remove_shared_memory
 from tritonrag.triton_parts import TritonParts
+from tritonrag_client.errors import BadRequestError
 
 HOME_PREFIX = "tritonrag-home-"
 _NAME = re.compile(rf"{HOME_PREFIX}[a-z0-9_]{{8}}")  # as mkdtemp gives it: of one length, so that none begins another
@@ -27,6 +28,8 @@ class TritonHome:
     """
 
     def __init__(self, triton: TritonParts) -> None:
+        """Raises BadRequestError where the folder for temporary files has a space in its name."""
+        _require_no_spaces(Path(tempfile.gettempdir()))
         remove_abandoned_homes()
         self.path = Path(tempfile.mkdtemp(prefix=HOME_PREFIX))
         self.backends = self.path / "backends"
@@ -52,6 +55,15 @@ class TritonHome:
         """Remove the folder and this server's leaked shared memory. Only once its processes are gone."""
         os.close(self.lock_fd)
         _remove(self.path)
+
+
+def _require_no_spaces(folder: Path) -> None:
+    """Triton (2.51) waits for ever for a Python model's process whose path has one."""
+    if re.search(r"\s", str(folder)):
+        raise BadRequestError(
+            f"the folder for temporary files is {str(folder)!r}, and Triton can't start models below a name with a space;"
+            " set TMPDIR to another"
+        )
 
 
 def _link_backends(triton: TritonParts, folder: Path) -> None:
