@@ -7,6 +7,7 @@ import pytest
 
 from tests.faults.load import References, take_references
 from tests.faults.serving import Serve, serving
+from tests.faults.slow_server import slow_server
 from tests.server.conftest import (  # noqa: F401 - fixtures are found by being names here
     documents,
     embedder_dir,
@@ -18,6 +19,9 @@ from tests.server.conftest import (  # noqa: F401 - fixtures are found by being 
     settings,
     wire,
 )
+from tests.server.wire import Wire
+from tritonrag.launcher import RunningServer
+from tritonrag_backends.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +31,20 @@ def serve(tmp_path_factory: pytest.TempPathFactory, index_dir: Path, embedder_di
     with serving(tmp_path_factory.mktemp("serve"), index=index_dir, embedder=embedder_dir, **variables) as serve:
         yield serve
         serve.stop()
+
+
+@pytest.fixture(scope="module")
+def slow(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:  # noqa: F811
+    """A server whose engine takes its time."""
+    with slow_server(settings, tmp_path_factory.mktemp("slow") / "repository") as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def slow_wire(slow: RunningServer) -> Iterator[Wire]:
+    connection = Wire(slow)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,16 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import grpc
-import pytest
 
-from tests.faults.slow_server import Held, running, slow_server, words
+from tests.faults.slow_server import Held, running, words
 from tests.server.wire import Wire, request
 from tests.waiting import wait_until
 from tritonrag.launcher import RunningServer
-from tritonrag_backends.settings import Settings
 from tritonrag_client import AsyncRagClient, RagError
 
 CANCELS: Final = 1000
@@ -27,19 +25,6 @@ SHORT: Final = 3
 KINDS: Final = ("generator", "rag", "retrieve")
 MOST_GROWTH_MB: Final = 16.0  # of about 700 that six processes hold; measured: 2.4
 MOST_DESCRIPTORS: Final = 8
-
-
-@pytest.fixture(scope="module")
-def server(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with slow_server(settings, tmp_path_factory.mktemp("slow") / "repository") as running_server:
-        yield running_server
-
-
-@pytest.fixture
-def wire(server: RunningServer) -> Iterator[Wire]:
-    connection = Wire(server)
-    yield connection
-    connection.close()
 
 
 class Crowd:
@@ -117,16 +102,16 @@ class Crowd:
                 self.wrong.append(f"{found} {answers}")
 
 
-async def test_after_a_thousand_cancels_nothing_is_left(server: RunningServer, wire: Wire) -> None:
-    crowd = Crowd(server.grpc_url, seed=1)
+async def test_after_a_thousand_cancels_nothing_is_left(slow: RunningServer, slow_wire: Wire) -> None:
+    crowd = Crowd(slow.grpc_url, seed=1)
     async with crowd.beside():
         await crowd.give_up(WARM_UP)
-    assert await asyncio.to_thread(wait_until, lambda: running(wire) == 0)
-    before = await asyncio.to_thread(Held.now, server)
+    assert await asyncio.to_thread(wait_until, lambda: running(slow_wire) == 0)
+    before = await asyncio.to_thread(Held.now, slow)
     async with crowd.beside():
         await crowd.give_up(CANCELS)
-    assert await asyncio.to_thread(wait_until, lambda: running(wire) == 0)
-    after = await asyncio.to_thread(Held.now, server)
+    assert await asyncio.to_thread(wait_until, lambda: running(slow_wire) == 0)
+    after = await asyncio.to_thread(Held.now, slow)
     await crowd.close()
     assert crowd.wrong == []
     assert crowd.right > 20
@@ -135,16 +120,16 @@ async def test_after_a_thousand_cancels_nothing_is_left(server: RunningServer, w
     assert after.descriptors - before.descriptors <= MOST_DESCRIPTORS, (before, after)
 
 
-def test_clients_that_hang_up_in_the_middle_free_their_generations(wire: Wire) -> None:
+def test_clients_that_hang_up_in_the_middle_free_their_generations(slow_wire: Wire) -> None:
     """What a client of somebody else's does, or one that is killed. docs/triton-notes.md says what it can do to this Triton."""
     luck = random.Random(2)
     for number in range(RUDE):
         message = request("generator", {"text_input": QUESTION, "stream": True, "max_tokens": LENGTH})
-        call = wire.stub.ModelStreamInfer(iter([message]), timeout=20)
+        call = slow_wire.stub.ModelStreamInfer(iter([message]), timeout=20)
         for _ in range(luck.randint(0, LENGTH // 2)):
             next(call)
         call.cancel()
         assert call.code() is grpc.StatusCode.CANCELLED, number
-    assert wait_until(lambda: running(wire) == 0)
-    answer = wire.ask(request("generator", {"text_input": QUESTION, "max_tokens": SHORT}))
+    assert wait_until(lambda: running(slow_wire) == 0)
+    answer = slow_wire.ask(request("generator", {"text_input": QUESTION, "max_tokens": SHORT}))
     assert isinstance(answer, dict)

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.faults.editions import Edition, Stay, faults
-from tests.faults.slow_server import running, slow_server, words
+from tests.faults.slow_server import running, words
 from tests.faults.steady import Steady
 from tests.faults.test_cancels import CANCELS, LENGTH, Crowd
 from tests.faults.test_stalled_readers import READERS, Stalled
@@ -17,19 +16,6 @@ from tritonrag.launcher import RunningServer
 from tritonrag_backends.embedding.encoder import Encoder
 from tritonrag_backends.index import Index
 from tritonrag_backends.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def server(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with slow_server(settings, tmp_path_factory.mktemp("slow") / "repository") as running_server:
-        yield running_server
-
-
-@pytest.fixture
-def wire(server: RunningServer) -> Iterator[Wire]:
-    connection = Wire(server)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +39,26 @@ async def give_up(url: str) -> int:
     return sum(crowd.given_up.values())
 
 
-def test_a_thousand_cancels_disturb_nobody_else(server: RunningServer, wire: Wire, right: list[Stay]) -> None:
-    with Steady([server.grpc_url], max_tokens=LENGTH) as steady:
+def test_a_thousand_cancels_disturb_nobody_else(slow: RunningServer, slow_wire: Wire, right: list[Stay]) -> None:
+    with Steady([slow.grpc_url], max_tokens=LENGTH) as steady:
         assert goes_on(steady)
         began_s = time.monotonic()
-        assert asyncio.run(give_up(server.grpc_url)) == CANCELS
+        assert asyncio.run(give_up(slow.grpc_url)) == CANCELS
         ended_s = time.monotonic()
         assert goes_on(steady)
-    assert wait_until(lambda: running(wire) == 0)
+    assert wait_until(lambda: running(slow_wire) == 0)
     assert [one for one in steady.asked if began_s < one.began_s and one.ended_s < ended_s]
     assert faults(steady.asked, right) == []
 
 
-def test_a_hundred_stalled_readers_disturb_nobody_else(server: RunningServer, wire: Wire, right: list[Stay]) -> None:
-    with Steady([server.grpc_url], max_tokens=LENGTH) as steady:
+def test_a_hundred_stalled_readers_disturb_nobody_else(slow: RunningServer, slow_wire: Wire, right: list[Stay]) -> None:
+    with Steady([slow.grpc_url], max_tokens=LENGTH) as steady:
         assert goes_on(steady)
-        with Stalled(server.grpc_url, "generator"):
-            assert wait_until(lambda: running(wire) >= READERS)
+        with Stalled(slow.grpc_url, "generator"):
+            assert wait_until(lambda: running(slow_wire) >= READERS)
             assert goes_on(steady)
-            assert wait_until(lambda: running(wire) < READERS, deadline_s=120)
+            assert wait_until(lambda: running(slow_wire) < READERS, deadline_s=120)
             assert goes_on(steady)
         assert goes_on(steady)
-    assert wait_until(lambda: running(wire) == 0)
+    assert wait_until(lambda: running(slow_wire) == 0)
     assert faults(steady.asked, right) == []

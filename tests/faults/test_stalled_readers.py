@@ -30,25 +30,12 @@ STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @pytest.fixture(scope="module")
-def server(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with slow_server(settings, tmp_path_factory.mktemp("slow") / "repository") as running_server:
-        yield running_server
-
-
-@pytest.fixture
-def wire(server: RunningServer) -> Iterator[Wire]:
-    connection = Wire(server)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
-def at_first(server: RunningServer) -> Held:
+def at_first(slow: RunningServer) -> Held:
     """What the server holds before anybody stalls."""
-    with RagClient(server.grpc_url) as client:
+    with RagClient(slow.grpc_url) as client:
         for _ in range(20):
             client.ask(QUESTION, max_tokens=SHORT)
-    return Held.now(server)
+    return Held.now(slow)
 
 
 class Stalled:
@@ -93,24 +80,24 @@ class Stalled:
 
 @pytest.mark.parametrize("model", ["generator", "rag"])
 def test_a_hundred_stalled_readers_cost_little_and_hold_nobody_up(
-    server: RunningServer, wire: Wire, at_first: Held, model: str
+    slow: RunningServer, slow_wire: Wire, at_first: Held, model: str
 ) -> None:
-    with RagClient(server.grpc_url) as client:
-        stalled = [stall(server, wire, model, client) for _ in range(ROUNDS)]
-        left = Held.now(server)
+    with RagClient(slow.grpc_url) as client:
+        stalled = [stall(slow, slow_wire, model, client) for _ in range(ROUNDS)]
+        left = Held.now(slow)
     assert stalled[0].megabytes - at_first.megabytes < MOST_MB, (at_first, stalled)
     # What they held is free for others: the allocator keeps it, and the next hundred live on it.
     assert stalled[-1].megabytes - stalled[0].megabytes < AGAIN_MB, (at_first, stalled)
     assert left.descriptors <= at_first.descriptors + 8, (at_first, stalled, left)
 
 
-def stall(server: RunningServer, wire: Wire, model: str, client: RagClient) -> Held:
+def stall(slow: RunningServer, slow_wire: Wire, model: str, client: RagClient) -> Held:
     """What the server holds when a hundred answers are written, and read by nobody."""
-    with Stalled(server.grpc_url, model):
-        assert wait_until(lambda: running(wire) == READERS)
+    with Stalled(slow.grpc_url, model):
+        assert wait_until(lambda: running(slow_wire) == READERS)
         assert client.ask(QUESTION, max_tokens=SHORT).text == words(SHORT)
-        assert wait_until(lambda: running(wire) == 0, deadline_s=120)
-        held = Held.now(server)
+        assert wait_until(lambda: running(slow_wire) == 0, deadline_s=120)
+        held = Held.now(slow)
         assert client.ask(QUESTION, max_tokens=SHORT).text == words(SHORT)
     return held
 
