@@ -64,11 +64,11 @@ check: $(VENV)/dev.stamp  ## lint and types
 	@$(BIN)/mypy
 	@$(BIN)/mypy --ignore-missing-imports --no-warn-unused-ignores deploy perf/locust perf/peers
 
-# Tests on a real Triton wait for servers to start and end half of the time, so the unit tests run beside them; what these said comes last.
+# Tests on a real Triton wait for servers to start and end half of the time, so others run beside them; what these said comes last.
 test: check $(STATE)/embedder/embedder.json  ## lint, types, unit tests, and tests on a real Triton
-	@$(BIN)/pytest --ignore=tests/unit & servers=$$!; \
-	  $(BIN)/pytest -p no:cacheprovider tests/unit > $(STATE)/unit-tests.log 2>&1; unit=$$?; \
-	  wait $$servers; servers=$$?; cat $(STATE)/unit-tests.log; exit $$((unit | servers))
+	@$(BIN)/pytest --ignore=tests/unit --ignore=tests/security & servers=$$!; \
+	  $(BIN)/pytest -p no:cacheprovider tests/unit tests/security > $(STATE)/tests-beside.log 2>&1; beside=$$?; \
+	  wait $$servers; servers=$$?; cat $(STATE)/tests-beside.log; exit $$((beside | servers))
 
 bench: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## measure with perf_analyzer, on a quiet machine; writes docs/benchmarks/
 	@test -e $(STATE)/demo-index/CURRENT || { echo "building the index first, which is the demo's"; $(BIN)/tritonrag demo; }
