@@ -67,7 +67,8 @@ check: $(VENV)/dev.stamp  ## lint and types
 # Tests on a real Triton wait for servers to start and end half of the time, so others run beside them; what these said comes last.
 test: check $(STATE)/embedder/embedder.json  ## lint, types, unit tests, and tests on a real Triton
 	@$(BIN)/pytest --ignore=tests/unit --ignore=tests/security & servers=$$!; \
-	  $(BIN)/pytest -p no:cacheprovider tests/unit tests/security > $(STATE)/tests-beside.log 2>&1; beside=$$?; \
+	  beside=0; for part in tests/unit tests/security; do $(BIN)/pytest -p no:cacheprovider $$part || beside=1; done \
+	    > $(STATE)/tests-beside.log 2>&1; \
 	  wait $$servers; servers=$$?; cat $(STATE)/tests-beside.log; exit $$((beside | servers))
 
 bench: $(VENV)/dev.stamp $(STATE)/embedder/embedder.json  ## measure with perf_analyzer, on a quiet machine; writes docs/benchmarks/
