@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.running import running_server
 
 from tritonrag import admin_key
 from tritonrag.admin_key import ADMIN_HEADER, RESTRICTED_APIS, AdminKey, closed_apis, has_taken_its_arguments
-from tritonrag.launcher import RunningServer
 from tritonrag_client.errors import BadRequestError
 
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()"
@@ -38,10 +38,7 @@ def command_line(pid: int) -> bytes:
 def test_every_key_is_another_one_and_stands_in_no_text(key: AdminKey) -> None:
     assert key.value != AdminKey().value
     assert len(key.value) >= 43  # 256 bits
-    running = RunningServer(
-        host="h", plain_host="h", http_port=1, grpc_port=2, metrics_port=3, pid=4, log_path=Path("log"), shm_prefix="s",
-        admin_headers=key.headers,
-    )  # fmt: skip
+    running = running_server(admin_headers=key.headers)
     assert not any(key.value in text for text in (repr(key), str(key), repr(running), str(running)))
     assert running.admin_headers == {ADMIN_HEADER: key.value}
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from deploy_dockerfile import parse_command
 from tests.security.certificates import Authority, Pair, encrypted
+from tests.unit.running import running_server
 
 from tritonrag import cli
 from tritonrag.commands.serve import ServeRequest, _announce
-from tritonrag.launcher import RunningServer, TritonServer
+from tritonrag.launcher import TritonServer
 from tritonrag.preflight import Served
 from tritonrag.supervising.health_watch import HealthWatch
 from tritonrag.tls import ServerTls, to_tls
@@ -239,16 +240,7 @@ CERTIFICATE = {"tls_cert": Path("cert.pem"), "tls_key": Path("key.pem")}
 def test_serve_says_who_may_connect(
     files: dict[str, Path], named: str, tls: bool, mutual: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = RunningServer(
-        host="127.0.0.1",
-        plain_host="127.0.0.1",
-        http_port=1,
-        grpc_port=2,
-        metrics_port=3,
-        pid=4,
-        log_path=Path("log"),
-        shm_prefix="none",
-    )
+    running = running_server(grpc_port=2)
     served = Served(index=Path("index"), index_version=1, passages=1)
     _announce(ServeRequest(**files), running, served, start_s=1.0, health_port=5)  # type: ignore[arg-type]
     out = capsys.readouterr().out

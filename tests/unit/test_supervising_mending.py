@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from supervising_fakes import Machine, ScriptedApi
+from tests.unit.running import running_server
 from tests.waiting import wait_until
 
-from tritonrag.launcher import RunningServer
 from tritonrag.supervising import mending
 from tritonrag.supervising.judge import Judge, Mend, Stage
 from tritonrag.supervising.limits import WatchLimits
@@ -34,18 +34,7 @@ class Scene:
             self.judge.answered(stage.name, "alive")
         self.judge.stub_down("embedder", "stub_died", "dead")
         self.models = folder / "models"
-        running = RunningServer(
-            host="127.0.0.1",
-            plain_host="127.0.0.1",
-            http_port=1,
-            grpc_port=2,
-            metrics_port=3,
-            pid=1,
-            log_path=folder / "log",
-            shm_prefix="none",
-            models=("retrieve",),
-            models_dir=self.models,
-        )
+        running = running_server(log_path=folder / "log", models=("retrieve",), models_dir=self.models)
         self.mender = Mender(
             running,
             stages,

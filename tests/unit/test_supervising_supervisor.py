@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from tests.unit.running import running_server
 
-from tritonrag.launcher import RunningServer
 from tritonrag.supervising.events import Events
 from tritonrag.supervising.judge import Restart
 from tritonrag.supervising.metrics import SupervisorMetrics
@@ -67,15 +67,8 @@ class PoorServer:
 def make_supervisor(tmp_path: Path, *, server: Any = None, stream: io.StringIO | None = None) -> Supervisor:
     metrics = SupervisorMetrics()
     events = Events(as_json=True, stream=stream or io.StringIO(), count=metrics.event)
-    running = RunningServer(
-        host="127.0.0.1",
-        plain_host="127.0.0.1",
-        http_port=1,
-        grpc_port=2,
-        metrics_port=3,
-        pid=1,
+    running = running_server(
         log_path=tmp_path / "log",
-        shm_prefix="none",
         models=("rag", "retrieve", "retriever", "embedder"),
         models_dir=find_model_repository(None),
     )
